@@ -1,0 +1,1 @@
+"""What the architecture says: no I/O, no policy. regime > registers | descriptors > geometry."""

@@ -1,0 +1,106 @@
+"""Register files: system registers saved as JSON or TOML.
+
+JSON: either ``{"TTBR0_EL2": "0x..", ...}`` or a capture's ``state.json`` (``sysregs``, ``el``,
+``core.cpsr``). TOML: the same names at the top level or in a table ``sysregs``.
+"""
+
+import os
+
+from ttbr.errors import UnreadableError
+from ttbr.record import record
+
+__all__ = ["RegisterFile", "parse_registers", "read_registers"]
+
+_LIMIT = 16 << 20
+# QEMU's debug stub drops the suffix of some EL1 registers.
+_ALIASES = {"SCTLR": "SCTLR_EL1", "VBAR": "VBAR_EL1"}
+
+
+@record
+class RegisterFile:
+    """System registers by Arm name, and the PSTATE word where the source has it."""
+
+    values: dict[str, int]
+    pstate: int | None = None
+
+    @property
+    def el(self) -> int | None:
+        """The exception level, PSTATE.EL [3:2]."""
+        return None if self.pstate is None else self.pstate >> 2 & 3
+
+    @property
+    def pan(self) -> bool:
+        """PSTATE.PAN [22]."""
+        return bool(self.pstate is not None and self.pstate >> 22 & 1)
+
+
+def _integer(value: object, name: str, where: str) -> int:
+    """A register's value from JSON or TOML: an integer or a string in any base prefix."""
+    number: int | None = None
+    if isinstance(value, int) and not isinstance(value, bool):
+        number = value
+    elif isinstance(value, str) and len(value) <= 80:
+        try:
+            number = int(value, 0)
+        except ValueError:
+            number = None
+    if number is None:
+        shown = repr(value)
+        raise UnreadableError(f"{where}: {name}={shown[:40]} is not a number")
+    if not 0 <= number < 1 << 64:
+        raise UnreadableError(f"{where}: {name}={hex(number)[:40]} does not fit in 64 bits")
+    return number
+
+
+def _from_tree(tree: object, where: str) -> RegisterFile:
+    if not isinstance(tree, dict):
+        raise UnreadableError(f"{where}: register file must be a table of names and values")
+    table = tree.get("sysregs", tree)
+    if not isinstance(table, dict):
+        raise UnreadableError(f"{where}: sysregs must be a table of names and values")
+    values = {}
+    for name, value in table.items():
+        if table is tree and isinstance(value, dict | list):
+            raise UnreadableError(f"{where}: {name} is not a register value")
+        upper = name.upper()
+        values[_ALIASES.get(upper, upper)] = _integer(value, name, where)
+    core = tree.get("core")
+    pstate = None
+    if isinstance(core, dict) and "cpsr" in core:
+        pstate = _integer(core["cpsr"], "core.cpsr", where)
+    elif table is not tree and "el" in tree:
+        pstate = (_integer(tree["el"], "el", where) & 3) << 2
+    return RegisterFile(values, pstate)
+
+
+def parse_registers(text: str, where: str) -> RegisterFile:
+    """Registers from JSON or TOML *text*; *where* is for messages. Raises `UnreadableError`."""
+    try:
+        if text.lstrip()[:1] == "{":
+            import json
+
+            return _from_tree(json.loads(text), where)
+        import tomllib
+
+        return _from_tree(tomllib.loads(text), where)
+    except UnreadableError:
+        raise
+    except (ValueError, RecursionError) as error:
+        line = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise UnreadableError(f"{where}: neither JSON nor TOML registers: {line}") from None
+
+
+def read_registers(path: str | os.PathLike[str]) -> RegisterFile:
+    """Registers from the JSON or TOML file at *path*; `UnreadableError` names the file."""
+    try:
+        if os.path.getsize(path) > _LIMIT:
+            raise UnreadableError(f"{path}: too large for a register file")
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except OSError as error:
+        raise UnreadableError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UnreadableError(f"{path}: not a text file") from None
+    if not text.strip():
+        raise UnreadableError(f"{path}: the file is empty")
+    return parse_registers(text, str(path))

@@ -1,0 +1,281 @@
+"""List all mappings of one half of a regime, in order of address, runs merged.
+
+`runs` reads each table once a visit and merges neighbours whose descriptors differ in the output
+address only and whose output goes on without a gap. `combine` splits stage 1 runs by stage 2.
+"""
+
+import struct
+from collections.abc import Iterator
+
+from ttbr.arch.faults import Fault
+from ttbr.arch.geometry import LAST_LEVEL
+from ttbr.arch.regime import Regime, WalkParams
+from ttbr.errors import InvalidError, MemoryFault
+from ttbr.memory.protocol import Memory
+from ttbr.record import record, replace
+from ttbr.walk.translate import (
+    HIERARCHICAL,
+    NSTABLE,
+    Leaf,
+    Resolve,
+    _fetch_through_stage2,
+    translate_stage2,
+)
+
+__all__ = ["Run", "TableCount", "Unreadable", "combine", "runs"]
+
+# A tree whose tables are met again and again (a self-referencing root in every entry) has more
+# mappings than can be listed: stop when so many more tables were visited than exist.
+_REVISITS = 1 << 16
+
+
+@record
+class Run:
+    """Leaves of one level that are contiguous in input and output and alike in all other bits.
+
+    `leaf` describes the first of them: its `output` is the output address of `va`, its descriptor
+    has the attributes of all. `size` is in bytes.
+    """
+
+    va: int
+    size: int
+    leaf: Leaf
+    leaf2: Leaf | None = None
+
+    @property
+    def output(self) -> int:
+        return self.leaf.output if self.leaf2 is None else self.leaf2.output
+
+    @property
+    def end(self) -> int:
+        return self.va + self.size
+
+
+@record
+class Unreadable:
+    """A part that cannot be listed: *size* bytes from *va*, of the table at *table*."""
+
+    va: int
+    size: int
+    level: int
+    table: int
+    reason: str
+
+
+class TableCount:
+    """Filled while `runs` iterates: the bytes of each distinct table by address, and the visits."""
+
+    def __init__(self) -> None:
+        self.tables: dict[int, int] = {}
+        self.visits = 0
+
+    @property
+    def table_bytes(self) -> int:
+        return sum(self.tables.values())
+
+
+class _Reader:
+    """Reads whole tables, through stage 2 where stage 1 tables are at IPAs."""
+
+    def __init__(self, memory: Memory, regime: Regime | None, p: WalkParams) -> None:
+        self.memory = memory
+        self.resolve: Resolve | None = None
+        self.chunk = 1 << 62
+        if regime is not None and p.stage == 1 and regime.stage2 is not None:
+            if isinstance(regime.stage2, InvalidError):
+                raise regime.stage2
+            self.resolve = _fetch_through_stage2(memory, regime)
+            self.chunk = regime.stage2.granule.size
+
+    def read(self, address: int, size: int) -> bytes | str:
+        """The table's bytes, or why there are none."""
+        try:
+            if self.resolve is None:
+                return self.memory.read(address, size)
+            parts = []
+            while size:
+                part = min(size, self.chunk - address % self.chunk)
+                found = self.resolve(address, address, [])
+                if isinstance(found, Fault):
+                    return f"table at IPA {address:#x}: {found}"
+                parts.append(self.memory.read(found, part))
+                address, size = address + part, size - part
+            return b"".join(parts)
+        except MemoryFault as error:
+            return f"no memory at {error.address:#x}"
+
+
+def runs(
+    memory: Memory,
+    p: WalkParams,
+    regime: Regime | None = None,
+    *,
+    low: int = 0,
+    high: int = (1 << 64) - 1,
+    count: TableCount | None = None,
+) -> Iterator[Run | Unreadable]:
+    """The mappings of half *p* between *low* and *high* (both included), lowest first.
+
+    *regime* is needed where stage 1 tables stand at IPAs. Parts that cannot be read come as
+    `Unreadable`, in their place. *count* collects what was visited.
+    """
+    counted = TableCount() if count is None else count
+    if p.start_error:
+        yield Unreadable(p.base, 1 << p.input_bits, p.start_level, p.root, p.start_error)
+        return
+    lister = _Lister(_Reader(memory, regime, p), p, low, high, counted)
+    pending: Run | None = None
+    for item in lister.table(0, p.root, p.base, 0):
+        if isinstance(item, Unreadable):
+            if pending is not None:
+                yield pending
+                pending = None
+            yield item
+            continue
+        joined = _join(pending, item) if pending is not None else None
+        if joined is not None:
+            pending = joined
+            continue
+        if pending is not None:
+            yield pending
+        pending = item
+    if pending is not None:
+        yield pending
+
+
+def _join(left: Run, right: Run) -> Run | None:
+    """One run of two that meet at a table boundary, or None."""
+    a, b = left.leaf, right.leaf
+    if (
+        left.end == right.va
+        and a.level == b.level
+        and a.output + left.size == b.output
+        and a.hierarchical == b.hierarchical
+        and (a.descriptor ^ b.descriptor) & _attributes(a.params, a.level) == 0
+    ):
+        return replace(left, size=left.size + right.size)
+    return None
+
+
+def _attributes(p: WalkParams, level: int) -> int:
+    """The descriptor bits that are not output address."""
+    row = p.levels[level - p.start_level]
+    return ~(row.leaf_mask | p.form.high_mask) & (1 << 64) - 1
+
+
+class _Lister:
+    """One traversal: `table` lists the table of depth *depth* that starts at *va*."""
+
+    def __init__(
+        self, reader: _Reader, p: WalkParams, low: int, high: int, count: TableCount
+    ) -> None:
+        self.reader, self.p, self.low, self.high, self.count = reader, p, low, high, count
+        self.page_mask = p.form.low_mask(p.granule.shift)
+        self.stopped = False
+
+    def table(
+        self, depth: int, address: int, va: int, hierarchical: int
+    ) -> Iterator[Run | Unreadable]:
+        p, row = self.p, self.p.levels[depth]
+        size = (row.mask + 1) * 8
+        span = (row.mask + 1) << row.shift
+        problem = self._visit(address, size)
+        data = problem or self.reader.read(address, size)
+        if isinstance(data, str):
+            yield Unreadable(va, span, row.level, address, data)
+            return
+        descriptors = struct.unpack(f"<{row.mask + 1}Q", data)
+        first = max(0, (self.low - va) >> row.shift)
+        last = min(row.mask, (self.high - va) >> row.shift)
+        if row.level == LAST_LEVEL:
+            yield from self._leaves(descriptors, first, last, depth, va, hierarchical, None)
+            return
+        start = first
+        for index in range(first, last + 1):
+            d = descriptors[index]
+            if d & 3 == 3:
+                yield from self._leaves(descriptors, start, index - 1, depth, va, hierarchical, row)
+                start = index + 1
+                target = d & self.page_mask | (d & p.form.high_mask) << p.form.high_shift
+                below = va + (index << row.shift)
+                if target >> p.output_bits:
+                    reason = f"table {target:#x} is beyond {p.output_bits} bits"
+                    yield Unreadable(below, 1 << row.shift, row.level + 1, target, reason)
+                    continue
+                yield from self.table(depth + 1, target, below, hierarchical | d)
+                if self.stopped:
+                    return
+        yield from self._leaves(descriptors, start, last, depth, va, hierarchical, row)
+
+    def _visit(self, address: int, size: int) -> str:
+        count = self.count
+        if address >> self.p.output_bits:
+            return f"table {address:#x} is beyond {self.p.output_bits} bits"
+        count.tables[address] = size
+        count.visits += 1
+        if count.visits > 8 * len(count.tables) + _REVISITS:
+            self.stopped = True
+            return "the tree refers to its own tables over and over; the list stops here"
+        return ""
+
+    def _leaves(
+        self,
+        descriptors: tuple[int, ...],
+        first: int,
+        last: int,
+        depth: int,
+        va: int,
+        hierarchical: int,
+        block_row: object,
+    ) -> Iterator[Run]:
+        """The leaves among entries *first* to *last* of one table, merged."""
+        p, row = self.p, self.p.levels[depth]
+        wanted = 0b11 if row.level == LAST_LEVEL else 0b01
+        if wanted == 0b01 and not row.may_be_block:
+            return
+        step, leaf_mask = 1 << row.shift, row.leaf_mask
+        high_mask, high_shift = p.form.high_mask, p.form.high_shift
+        attributes = ~(leaf_mask | high_mask)
+        inherited = hierarchical & (NSTABLE if p.hpd else HIERARCHICAL)
+        start, output, like, following = -1, 0, 0, 0
+        begin = descriptors[first] if first <= last else 0
+        for index in range(first, last + 1):
+            d = descriptors[index]
+            if d & 3 == wanted:
+                address = d & leaf_mask | (d & high_mask) << high_shift
+                if start >= 0:
+                    if address == following and d & attributes == like:
+                        following += step
+                        continue
+                    leaf = Leaf(p, row.level, row.shift, output, begin, inherited)
+                    yield Run(va + (start << row.shift), following - output, leaf)
+                start, output, like, begin = index, address, d & attributes, d
+                following = address + step
+            elif start >= 0:
+                leaf = Leaf(p, row.level, row.shift, output, begin, inherited)
+                yield Run(va + (start << row.shift), following - output, leaf)
+                start = -1
+        if start >= 0:
+            leaf = Leaf(p, row.level, row.shift, output, begin, inherited)
+            yield Run(va + (start << row.shift), following - output, leaf)
+
+
+def combine(memory: Memory, regime: Regime, run: Run) -> Iterator[Run | Unreadable]:
+    """Split stage 1 *run* by stage 2: each part has `leaf2`; unmapped IPAs come as `Unreadable`."""
+    p = regime.stage2
+    if isinstance(p, InvalidError):
+        raise p
+    assert p is not None
+    done = 0
+    while done < run.size:
+        ipa = run.leaf.output + done
+        leaf = replace(run.leaf, output=ipa)
+        found, _ = translate_stage2(memory, p, ipa)
+        if isinstance(found, Fault):
+            shift = p.granule.level_shift(found.level if found.level is not None else LAST_LEVEL)
+            size = min((1 << shift) - ipa % (1 << shift), run.size - done)
+            yield Unreadable(run.va + done, size, found.level or 0, ipa, f"{found} at IPA {ipa:#x}")
+        else:
+            size = min(found.size - ipa % found.size, run.size - done)
+            yield Run(run.va + done, size, leaf, found)
+        done += size

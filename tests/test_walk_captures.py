@@ -1,0 +1,90 @@
+"""The walk against what real CPUs models answered for real kernels' tables."""
+
+import pytest
+
+from captures import Moment, moments
+from ttbr.arch.faults import Fault
+from ttbr.arch.regime import Regime, WalkParams, current_regime, regime_of
+from ttbr.errors import InvalidError
+from ttbr.record import replace
+from ttbr.walk import EL0_READ, READ, Mapping, address_translate, translate
+from ttbr.walk.at import at_regime
+
+AT = moments("at.tsv.gz")
+GPA = moments("gva2gpa.tsv.gz")
+
+
+def as_qemu_reports(answer: Mapping | Fault) -> int:
+    """PAR_EL1 with QEMU's one difference here: stage 1 alone reports SH of Device as it stands."""
+    par = answer.par()
+    if isinstance(answer, Fault) or answer.leaf is None or answer.leaf2 is not None:
+        return par
+    return par & ~0x180 | answer.leaf.shareability << 7
+
+
+def outside_the_architecture(moment: Moment) -> bool:
+    """Linux 6.12 runs here with T1SZ=12 while DS=0: below the minimum of 16."""
+    return moment.path.name == "05a_lpa2_entry"
+
+
+@pytest.mark.parametrize("moment", AT, ids=lambda m: m.name)
+def test_par_equals_the_cpu(moment: Moment) -> None:
+    rows = moment.rows("at.tsv.gz")
+    operations = next(rows)[1:]
+    registers = moment.registers.values
+    regimes = {op: regime_of(registers, at_regime(op, registers)) for op in operations}
+    checked = refused = 0
+    for va_text, *answers in rows:
+        va = int(va_text, 16)
+        for op, answer in zip(operations, answers, strict=True):
+            regime = regimes[op]
+            try:
+                ours = address_translate(
+                    moment.image.memory, registers, op, va, pan=moment.registers.pan, regime=regime
+                )
+            except InvalidError as error:
+                if not outside_the_architecture(moment) or "TCR_EL1.T1SZ=12" not in str(error):
+                    raise
+                refused += 1
+                continue
+            assert hex(as_qemu_reports(ours)) == answer, (op, va_text, ours)
+            checked += 1
+    assert checked + refused >= 500
+    assert outside_the_architecture(moment) == (refused > 0)
+
+
+def ignoring_access_flag(regime: Regime) -> Regime:
+    """`gva2gpa` reports AF=0 as mapped: walk as if hardware set the flag."""
+
+    def half(p: object) -> object:
+        return replace(p, ha=True) if isinstance(p, WalkParams) else p
+
+    return replace(
+        regime,
+        lower=half(regime.lower),
+        upper=half(regime.upper),
+        stage2=half(regime.stage2),
+    )
+
+
+@pytest.mark.parametrize("moment", GPA, ids=lambda m: m.name)
+def test_same_physical_address_as_gva2gpa(moment: Moment) -> None:
+    registers = moment.registers.values
+    el = moment.registers.el
+    assert el is not None
+    regime = ignoring_access_flag(regime_of(registers, current_regime(registers, el)))
+    access = EL0_READ if el == 0 else replace(READ, pan=moment.registers.pan)
+    checked = 0
+    for va_text, answer in moment.rows("gva2gpa.tsv.gz"):
+        if va_text == "va":
+            continue
+        try:
+            ours = translate(moment.image.memory, regime, int(va_text, 16), access)
+        except InvalidError:
+            if not outside_the_architecture(moment):
+                raise
+            continue
+        theirs = None if answer == "Unmapped" else int(answer, 16)
+        assert (None if isinstance(ours, Fault) else ours.pa) == theirs, (va_text, ours)
+        checked += 1
+    assert checked >= 100
