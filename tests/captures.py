@@ -5,11 +5,13 @@ last the few in ``examples/captures``.
 """
 
 import gzip
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
 from ttbr.memory import Image, RegisterFile, open_image, read_registers
 
@@ -48,6 +50,12 @@ class Moment:
     @cached_property
     def registers(self) -> RegisterFile:
         return read_registers(self.path / "state.json")
+
+    @cached_property
+    def state(self) -> dict[str, Any]:
+        """The whole of ``state.json``."""
+        with open(self.path / "state.json") as file:
+            return cast("dict[str, Any]", json.load(file))
 
     def rows(self, file: str) -> Iterator[list[str]]:
         """The rows of a gzip-compressed table, comments left out."""

@@ -1,8 +1,11 @@
 """The walk against what real CPUs models answered for real kernels' tables."""
 
+import re
+from pathlib import Path
+
 import pytest
 
-from captures import Moment, moments
+from captures import Moment, boots, moments
 from ttbr.arch.faults import Fault
 from ttbr.arch.regime import Regime, WalkParams, current_regime, regime_of
 from ttbr.errors import InvalidError
@@ -88,3 +91,42 @@ def test_same_physical_address_as_gva2gpa(moment: Moment) -> None:
         assert (None if isinstance(ours, Fault) else ours.pa) == theirs, (va_text, ours)
         checked += 1
     assert checked >= 100
+
+
+def pages_of(boot: Path) -> dict[int, int]:
+    """User page -> physical address, from the process's own pagemap (bits 54:0 are the frame)."""
+    shift = {"4k": 12, "16k": 14, "64k": 16}[page_size(boot)]
+    pages = {}
+    damaged = 0
+    for line in (boot / "pagemap.txt").read_text().splitlines():
+        match = re.fullmatch(r"([0-9a-f]+) ([0-9a-f]{1,16}) [rwxps-]+", line)
+        if match is None:  # the console of two boots mixed messages into some lines
+            damaged += 1
+            continue
+        va, entry = match.groups()
+        if int(entry, 16) >> 63:
+            pages[int(va, 16)] = (int(entry, 16) & (1 << 55) - 1) << shift
+    assert damaged <= 3
+    return pages
+
+
+def page_size(boot: Path) -> str:
+    return next((size for size in ("16k", "64k") if f"-{size}" in boot.name), "4k")
+
+
+@pytest.mark.parametrize("boot", boots("pagemap.txt"), ids=lambda b: b.name)
+def test_user_pages_have_the_frame_of_pagemap(boot: Path) -> None:
+    pages = pages_of(boot)
+    checked = 0
+    for name in ("41_victim_el0", "42_kernel_irq_from_user"):
+        if not (boot / name).is_dir():
+            continue
+        moment = Moment(boot / name)
+        registers = moment.registers.values
+        regime = regime_of(registers, current_regime(registers, 0))
+        for va, pa in pages.items():
+            ours = translate(moment.image.memory, regime, va)
+            if isinstance(ours, Mapping):
+                assert ours.pa == pa, hex(va)
+                checked += 1
+    assert checked > len(pages) // 2

@@ -22,7 +22,7 @@ from ttbr.walk.translate import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ttbr.walk.at import AT_OPERATIONS, address_translate
-    from ttbr.walk.iterate import Run, TableCount, Unreadable, combine, runs
+    from ttbr.walk.iterate import Hole, Run, TableCount, Unreadable, combine, runs
 
 __all__ = [
     "AT_OPERATIONS",
@@ -33,6 +33,7 @@ __all__ = [
     "READ",
     "WRITE",
     "Access",
+    "Hole",
     "Leaf",
     "Mapping",
     "Run",
@@ -49,6 +50,7 @@ __all__ = [
 _ELSEWHERE = {
     "AT_OPERATIONS": "at",
     "address_translate": "at",
+    "Hole": "iterate",
     "Run": "iterate",
     "TableCount": "iterate",
     "Unreadable": "iterate",

@@ -22,7 +22,7 @@ from ttbr.walk.translate import (
     translate_stage2,
 )
 
-__all__ = ["Run", "TableCount", "Unreadable", "combine", "runs"]
+__all__ = ["Hole", "Run", "TableCount", "Unreadable", "combine", "runs"]
 
 # A tree whose tables are met again and again (a self-referencing root in every entry) has more
 # mappings than can be listed: stop when so many more tables were visited than exist.
@@ -62,6 +62,15 @@ class Unreadable:
     reason: str
 
 
+@record
+class Hole:
+    """Entries of one table that map nothing: *size* bytes from *va*."""
+
+    va: int
+    size: int
+    level: int
+
+
 class TableCount:
     """Filled while `runs` iterates: the bytes of each distinct table by address, and the visits."""
 
@@ -72,6 +81,9 @@ class TableCount:
     @property
     def table_bytes(self) -> int:
         return sum(self.tables.values())
+
+
+Item = Run | Hole | Unreadable
 
 
 class _Reader:
@@ -113,20 +125,22 @@ def runs(
     low: int = 0,
     high: int = (1 << 64) - 1,
     count: TableCount | None = None,
-) -> Iterator[Run | Unreadable]:
+    holes: bool = False,
+) -> Iterator[Item]:
     """The mappings of half *p* between *low* and *high* (both included), lowest first.
 
     *regime* is needed where stage 1 tables stand at IPAs. Parts that cannot be read come as
-    `Unreadable`, in their place. *count* collects what was visited.
+    `Unreadable`, in their place; with *holes* what is not mapped comes as `Hole`. *count* collects
+    what was visited.
     """
     counted = TableCount() if count is None else count
     if p.start_error:
         yield Unreadable(p.base, 1 << p.input_bits, p.start_level, p.root, p.start_error)
         return
-    lister = _Lister(_Reader(memory, regime, p), p, low, high, counted)
+    lister = _Lister(_Reader(memory, regime, p), p, (low, high), counted, holes)
     pending: Run | None = None
     for item in lister.table(0, p.root, p.base, 0):
-        if isinstance(item, Unreadable):
+        if not isinstance(item, Run):
             if pending is not None:
                 yield pending
                 pending = None
@@ -167,15 +181,21 @@ class _Lister:
     """One traversal: `table` lists the table of depth *depth* that starts at *va*."""
 
     def __init__(
-        self, reader: _Reader, p: WalkParams, low: int, high: int, count: TableCount
+        self,
+        reader: _Reader,
+        p: WalkParams,
+        span: tuple[int, int],
+        count: TableCount,
+        holes: bool,
     ) -> None:
-        self.reader, self.p, self.low, self.high, self.count = reader, p, low, high, count
+        self.reader, self.p, self.count, self.holes = reader, p, count, holes
+        self.low, self.high = span
         self.page_mask = p.form.low_mask(p.granule.shift)
         self.stopped = False
 
     def table(
         self, depth: int, address: int, va: int, hierarchical: int
-    ) -> Iterator[Run | Unreadable]:
+    ) -> Iterator[Item]:
         p, row = self.p, self.p.levels[depth]
         size = (row.mask + 1) * 8
         span = (row.mask + 1) << row.shift
@@ -188,24 +208,44 @@ class _Lister:
         first = max(0, (self.low - va) >> row.shift)
         last = min(row.mask, (self.high - va) >> row.shift)
         if row.level == LAST_LEVEL:
-            yield from self._leaves(descriptors, first, last, depth, va, hierarchical, None)
+            yield from self._entries(descriptors, first, last, depth, va, hierarchical)
             return
         start = first
         for index in range(first, last + 1):
             d = descriptors[index]
             if d & 3 == 3:
-                yield from self._leaves(descriptors, start, index - 1, depth, va, hierarchical, row)
+                yield from self._entries(descriptors, start, index - 1, depth, va, hierarchical)
                 start = index + 1
                 target = d & self.page_mask | (d & p.form.high_mask) << p.form.high_shift
                 below = va + (index << row.shift)
-                if target >> p.output_bits:
-                    reason = f"table {target:#x} is beyond {p.output_bits} bits"
-                    yield Unreadable(below, 1 << row.shift, row.level + 1, target, reason)
-                    continue
                 yield from self.table(depth + 1, target, below, hierarchical | d)
                 if self.stopped:
                     return
-        yield from self._leaves(descriptors, start, last, depth, va, hierarchical, row)
+        yield from self._entries(descriptors, start, last, depth, va, hierarchical)
+
+    def _entries(
+        self,
+        descriptors: tuple[int, ...],
+        first: int,
+        last: int,
+        depth: int,
+        va: int,
+        hierarchical: int,
+    ) -> Iterator[Item]:
+        """Leaves, and holes where they are wanted, among entries that are no tables."""
+        leaves = self._leaves(descriptors, first, last, depth, va, hierarchical)
+        if not self.holes:
+            yield from leaves
+            return
+        row = self.p.levels[depth]
+        at, end = va + (first << row.shift), va + (last + 1 << row.shift)
+        for run in leaves:
+            if at < run.va:
+                yield Hole(at, run.va - at, row.level)
+            yield run
+            at = run.end
+        if at < end:
+            yield Hole(at, end - at, row.level)
 
     def _visit(self, address: int, size: int) -> str:
         count = self.count
@@ -226,7 +266,6 @@ class _Lister:
         depth: int,
         va: int,
         hierarchical: int,
-        block_row: object,
     ) -> Iterator[Run]:
         """The leaves among entries *first* to *last* of one table, merged."""
         p, row = self.p, self.p.levels[depth]

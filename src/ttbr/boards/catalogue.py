@@ -1,0 +1,27 @@
+"""The boards that are known by name, from ``catalogue.toml`` beside this file."""
+
+from functools import cache
+from importlib.resources import files
+
+from ttbr.boards.board import Board
+from ttbr.boards.toml import board_from_table, parse_table
+from ttbr.errors import UnreadableError
+
+__all__ = ["boards"]
+
+FILE = "catalogue.toml"
+
+
+@cache
+def boards() -> dict[str, Board]:
+    """Every board of the catalogue by its name, in the order of the file."""
+    rows = parse_table((files(__package__) / FILE).read_text("utf-8"), FILE).get("board")
+    if not isinstance(rows, list):
+        raise UnreadableError(f"{FILE}: no [[board]]")
+    found: dict[str, Board] = {}
+    for row in rows:
+        board = board_from_table(row, f"{FILE}: {row.get('name')}")
+        if board.name in found:
+            raise UnreadableError(f"{FILE}: {board.name} is there twice")
+        found[board.name] = board
+    return found

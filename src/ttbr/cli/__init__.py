@@ -1,0 +1,90 @@
+"""The command line: one module a command, imported when the command is used.
+
+Exit status: 0 answered, 1 the answer is a fault or a finding, 2 bad use or unreadable input (one
+line on standard error).
+"""
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+    from collections.abc import Sequence
+
+__all__ = ["COMMANDS", "main", "parser_of"]
+
+# command -> one line of help; the module is ttbr.cli.<command> with `configure` and `run`.
+COMMANDS = {
+    "walk": "explain the walk of addresses through the tables of an image",
+    "dump": "list the mappings of an image, like the kernel's ptdump",
+    "decode": "decode a system register or a descriptor, field by field",
+    "info": "say what an image holds: memory, registers, regimes",
+}
+
+
+def parser_of(command: str) -> "ArgumentParser":
+    """The argument parser of *command*."""
+    from argparse import ArgumentParser
+    from importlib import import_module
+
+    module = import_module(f"ttbr.cli.{command}")
+    parser = ArgumentParser(prog=f"ttbr {command}", description=module.__doc__)
+    parser.set_defaults(run=module.run)
+    module.configure(parser)
+    return parser
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: ttbr COMMAND ...",
+            "",
+            "AArch64 translation tables: plan, build, prove, run, read.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "`ttbr COMMAND --help` tells a command's arguments; `ttbr --version` the version.",
+            "Exit status: 0 answered, 1 a fault or a finding, 2 bad use or unreadable input.",
+        ]
+    )
+
+
+def _run(command: str, arguments: "Sequence[str]") -> int:
+    from ttbr.errors import TtbrError
+
+    options = parser_of(command).parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except TtbrError as error:
+        print(f"ttbr {command}: {error}", file=sys.stderr)
+        return 2
+
+
+def main(arguments: "Sequence[str] | None" = None) -> int:
+    """Run one command; the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_usage(), file=sys.stdout if words else sys.stderr)
+        return 0 if words else 2
+    if words[0] in ("-V", "--version"):
+        from ttbr import __version__
+
+        print(f"ttbr {__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        print(f"ttbr: no command {words[0]!r}; commands: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    try:
+        status = _run(words[0], words[1:])
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader (head, less) has gone
+        import os
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130

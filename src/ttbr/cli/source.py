@@ -1,0 +1,104 @@
+"""Arguments that several commands share: an image, its registers, and the regime to use."""
+
+from ttbr.arch.regime import EL1, EL2, EL3, EL20, Regime, current_regime, regime_of, stage2_of
+from ttbr.arch.registers import REGISTERS
+from ttbr.errors import InvalidError
+from ttbr.memory.image import Image, open_image
+from ttbr.memory.registerfile import RegisterFile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from ttbr.arch.regime import WalkParams
+
+__all__ = ["add_source", "image_of", "number", "regime_from", "registers_from", "stage2_from"]
+
+REGIMES = {"el1": EL1, "el2": EL2, "el2vhe": EL20, "el3": EL3}
+_SHOWN = ("TTBR0_EL1", "TTBR1_EL1", "TCR_EL1", "MAIR_EL1", "TTBR0_EL2", "TCR_EL2", "MAIR_EL2")
+
+
+def number(text: str, what: str, bits: int = 64) -> int:
+    """An unsigned number as people type it: any base prefix, underscores; `InvalidError` else."""
+    try:
+        value = int(text, 0)
+    except ValueError:
+        raise InvalidError(f"{what} {text!r} is not a number (hexadecimal needs 0x)") from None
+    if not 0 <= value < 1 << bits:
+        raise InvalidError(f"{what} {text!r} does not fit in {bits} bits")
+    return value
+
+
+def add_source(parser: "ArgumentParser") -> None:
+    """The arguments that name an image, its registers and the regime."""
+    parser.add_argument("image", metavar="IMAGE", help="ELF core (also .gz) or raw memory image")
+    parser.add_argument("--base", metavar="ADDR", help="physical address of a raw image")
+    parser.add_argument("--regs", metavar="FILE", help="system registers (JSON or TOML)")
+    parser.add_argument(
+        "--regime", choices=[*REGIMES, "stage2"], help="the regime to use (default: the current)"
+    )
+    parser.add_argument("--el", type=int, choices=range(4), help="the exception level to ask for")
+    group = parser.add_argument_group(
+        "registers", "override the file's; any system register of translation, in lower case"
+    )
+    for name in REGISTERS:
+        if not name.endswith("_E2H") and name != "PAR_EL1":
+            text = "value" if name in _SHOWN else "==SUPPRESS=="
+            group.add_argument(f"--{name.lower().replace('_', '-')}", metavar="VALUE", help=text)
+
+
+def image_of(options: "Namespace") -> Image:
+    """The image that the arguments name."""
+    base = None if options.base is None else number(options.base, "--base")
+    return open_image(options.image, base)
+
+
+def registers_from(options: "Namespace", image: Image) -> RegisterFile:
+    """Registers of the image, then of --regs, then of the single options."""
+    values = dict(image.registers.values)
+    pstate = image.registers.pstate
+    if options.regs is not None:
+        from ttbr.memory.registerfile import read_registers
+
+        found = read_registers(options.regs)
+        values |= found.values
+        pstate = pstate if found.pstate is None else found.pstate
+    for name in REGISTERS:
+        text = getattr(options, name.lower(), None)
+        if text is not None:
+            values[name] = number(text, f"--{name.lower().replace('_', '-')}")
+    if options.el is not None:
+        pstate = options.el << 2
+    if not values:
+        raise InvalidError(
+            f"{image.path}: no registers; give --regs FILE, or --ttbr0-el1 and --tcr-el1 and so on"
+        )
+    return RegisterFile(values, pstate)
+
+
+def _name(options: "Namespace", registers: RegisterFile) -> str:
+    if options.regime is not None:
+        return REGIMES[options.regime]
+    if registers.el is not None:
+        return current_regime(registers.values, registers.el)
+    hcr = registers.values.get("HCR_EL2", 0)
+    el2 = EL20 if hcr >> 34 & 1 else EL2
+    given = [
+        name
+        for name, level in ((EL1, 1), (el2, 2), (EL3, 3))
+        if f"TCR_EL{level}" in registers.values
+    ]
+    if len(given) != 1:
+        which = "several regimes" if given else "no TCR_ELx"
+        raise InvalidError(f"registers of {which}: say which with --regime")
+    return given[0]
+
+
+def regime_from(options: "Namespace", registers: RegisterFile) -> Regime:
+    """The regime that the arguments ask for, from *registers*."""
+    return regime_of(registers.values, _name(options, registers))
+
+
+def stage2_from(registers: RegisterFile) -> "WalkParams":
+    """Stage 2 by itself."""
+    return stage2_of(registers.values)

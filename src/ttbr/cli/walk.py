@@ -1,0 +1,79 @@
+"""Explain, step by step, how addresses translate, and what is mapped there."""
+
+from ttbr.arch.attributes import PR, PW, PX, UR, UW, UX
+from ttbr.arch.faults import Fault
+from ttbr.cli.source import (
+    add_source,
+    image_of,
+    number,
+    regime_from,
+    registers_from,
+    stage2_from,
+)
+from ttbr.errors import InvalidError
+from ttbr.report.explain import explain, explain_stage2
+from ttbr.walk.translate import Access, translate, translate_stage2
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterator
+
+    from ttbr.memory.image import Image
+    from ttbr.memory.registerfile import RegisterFile
+
+    # (is a fault, the answer as the library gives it, its text)
+    Answers = Iterator[tuple[bool, object, str]]
+
+_NEED = {"read": (PR, UR), "write": (PW, UW), "execute": (PX, UX)}
+
+
+def configure(parser: "ArgumentParser") -> None:
+    add_source(parser)
+    parser.add_argument("va", metavar="VA", nargs="+", help="address (stage 2: an IPA)")
+    parser.add_argument("--access", choices=_NEED, help="check the permission for this access")
+    parser.add_argument("--el0", action="store_true", help="the access is made at EL0")
+    parser.add_argument("--stage1", action="store_true", help="stage 1 only (as AT S1E1R)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _access(options: "Namespace", pan: bool) -> Access | None:
+    if options.access is None:
+        if options.el0:
+            raise InvalidError("--el0 needs --access")
+        return None
+    need = _NEED[options.access][options.el0]
+    return Access(("EL0 " if options.el0 else "") + options.access, need, pan)
+
+
+def _walk_stage2(options: "Namespace", image: "Image", registers: "RegisterFile") -> "Answers":
+    params = stage2_from(registers)
+    for ipa in (number(text, "address") for text in options.va):
+        found, steps = translate_stage2(image.memory, params, ipa)
+        yield isinstance(found, Fault), (ipa, found, steps), explain_stage2(ipa, found, steps)
+
+
+def _walk(options: "Namespace", image: "Image", registers: "RegisterFile") -> "Answers":
+    regime = regime_from(options, registers)
+    access = _access(options, registers.pan)
+    for va in (number(text, "address") for text in options.va):
+        answer = translate(image.memory, regime, va, access, stage1_only=options.stage1)
+        yield isinstance(answer, Fault), answer, explain(regime, va, answer)
+
+
+def run(options: "Namespace") -> int:
+    for text in options.va:
+        number(text, "address")
+    image = image_of(options)
+    registers = registers_from(options, image)
+    walked = _walk_stage2 if options.regime == "stage2" else _walk
+    answers = list(walked(options, image, registers))
+    if options.json:
+        import json
+
+        from ttbr.report.plain import plain_walk
+
+        print(json.dumps([plain_walk(answer) for _, answer, _ in answers], indent=2))
+    else:
+        print("\n\n".join(text for _, _, text in answers))
+    return int(any(fault for fault, _, _ in answers))

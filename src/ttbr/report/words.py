@@ -1,0 +1,49 @@
+"""Words that several texts share: sizes, leaf attributes, permissions."""
+
+from ttbr.arch.attributes import SHAREABILITY, memory_text, permission_text
+from ttbr.arch.geometry import size_text
+from ttbr.walk.translate import Leaf
+
+__all__ = ["flags", "half_text", "leaf_text", "shareability_text"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ttbr.arch.regime import WalkParams
+
+
+def shareability_text(attr: int, sh: int) -> str:
+    """``Normal WB ISH``: Device memory has no shareability of its own."""
+    memory = memory_text(attr)
+    return memory if memory.startswith("Device") else f"{memory} {SHAREABILITY[sh]}"
+
+
+def flags(leaf: Leaf) -> list[str]:
+    """The single-bit attributes that stand out: AF clear, nG, CONT, DBM, GP."""
+    d, p = leaf.descriptor, leaf.params
+    words = []
+    if not d >> 10 & 1:
+        words.append("AF=0")
+    if p.stage == 1 and p.el0 and d >> 11 & 1:
+        words.append("nG")
+    words += [name for bit, name in ((52, "CONT"), (51, "DBM")) if d >> bit & 1]
+    if p.stage == 1 and d >> 50 & 1:
+        words.append("GP")
+    return words
+
+
+def leaf_text(leaf: Leaf) -> str:
+    """``rw-/--- Normal WB ISH nG`` of one stage's leaf."""
+    el0 = leaf.params.el0
+    permissions = permission_text(leaf.permissions, el0)
+    return " ".join([permissions, shareability_text(leaf.attr, leaf.shareability), *flags(leaf)])
+
+
+def half_text(p: "WalkParams") -> str:
+    """``TTBR1_EL1: 4K granule, 39-bit range, root 0x.. (level 1, 512 entries)``."""
+    form = "" if not p.form.wide else f", {p.form.name}"
+    entries = "entry" if p.root_entries == 1 else "entries"
+    return (
+        f"{p.name}: {p.granule.name} granule, {p.input_bits}-bit input, output up to "
+        f"{p.output_bits} bits{form}, root {p.root:#x} "
+        f"(level {p.start_level}, {p.root_entries} {entries}, {size_text(p.root_size)})"
+    )
