@@ -28,15 +28,24 @@ def _refuse(self: object, name: str, *_: object) -> None:
 
 def _init(cls: type, names: tuple[str, ...], defaults: "dict[str, Any]") -> "Any":
     """``__init__`` that stores through the slots' own descriptors, as the class is frozen."""
-    scope = {f"_{name}": getattr(cls, name).__set__ for name in names}
-    scope |= {f"_default_{name}": value for name, value in defaults.items()}
-    arguments = [f"{n}=_default_{n}" if n in defaults else n for n in names]
-    lines = [f"def __init__(self, {', '.join(arguments)}):"]
-    lines += [f"    _{name}(self, {name})" for name in names]
-    if hasattr(cls, "__post_init__"):
-        lines.append("    self.__post_init__()")
-    exec("\n".join(lines), scope)
-    return scope["__init__"]
+    stores = [getattr(cls, name).__set__ for name in names]
+    count = len(names)
+    finish = getattr(cls, "__post_init__", None)
+
+    def complete(given: "tuple[Any, ...]", named: "dict[str, Any]") -> "list[Any]":
+        values = defaults | dict(zip(names, given, strict=False)) | named
+        if len(given) > count or len(values) != count or named.keys() & set(names[: len(given)]):
+            raise TypeError(f"{cls.__name__} takes {', '.join(names)}")
+        return [values[name] for name in names]
+
+    def __init__(self: object, *given: object, **named: object) -> None:
+        values = given if len(given) == count and not named else complete(given, named)
+        for store, value in zip(stores, values, strict=True):
+            store(self, value)
+        if finish is not None:
+            finish(self)
+
+    return __init__
 
 
 @dataclass_transform(frozen_default=True)

@@ -24,11 +24,16 @@ COMMANDS = {
 
 def parser_of(command: str) -> "ArgumentParser":
     """The argument parser of *command*."""
-    from argparse import ArgumentParser
+    from argparse import ArgumentParser, HelpFormatter
     from importlib import import_module
 
+    def formatter(prog: str) -> HelpFormatter:
+        return HelpFormatter(prog, width=100)  # without a width argparse imports shutil: 3 ms
+
     module = import_module(f"ttbr.cli.{command}")
-    parser = ArgumentParser(prog=f"ttbr {command}", description=module.__doc__)
+    parser = ArgumentParser(
+        prog=f"ttbr {command}", description=module.__doc__, formatter_class=formatter
+    )
     parser.set_defaults(run=module.run)
     module.configure(parser)
     return parser
@@ -55,7 +60,14 @@ def _usage() -> str:
 def _run(command: str, arguments: "Sequence[str]") -> int:
     from ttbr.errors import TtbrError
 
-    options = parser_of(command).parse_args(arguments)
+    parser = parser_of(command)
+    given: dict[str, str] = {}
+    if parser.get_default("registers") is not None:
+        from ttbr.cli.source import take_registers
+
+        arguments, given = take_registers(arguments)
+    options = parser.parse_args(arguments)
+    options.registers = given
     try:
         return int(options.run(options))
     except TtbrError as error:

@@ -9,13 +9,21 @@ from ttbr.memory.registerfile import RegisterFile
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+    from collections.abc import Sequence
 
     from ttbr.arch.regime import WalkParams
 
-__all__ = ["add_source", "image_of", "number", "regime_from", "registers_from", "stage2_from"]
+__all__ = [
+    "add_source",
+    "image_of",
+    "number",
+    "regime_from",
+    "registers_from",
+    "stage2_from",
+    "take_registers",
+]
 
 REGIMES = {"el1": EL1, "el2": EL2, "el2vhe": EL20, "el3": EL3}
-_SHOWN = ("TTBR0_EL1", "TTBR1_EL1", "TCR_EL1", "MAIR_EL1", "TTBR0_EL2", "TCR_EL2", "MAIR_EL2")
 
 
 def number(text: str, what: str, bits: int = 64) -> int:
@@ -38,13 +46,29 @@ def add_source(parser: "ArgumentParser") -> None:
         "--regime", choices=[*REGIMES, "stage2"], help="the regime to use (default: the current)"
     )
     parser.add_argument("--el", type=int, choices=range(4), help="the exception level to ask for")
-    group = parser.add_argument_group(
-        "registers", "override the file's; any system register of translation, in lower case"
+    parser.set_defaults(registers={})
+    parser.epilog = (
+        "Any system register of translation overrides the file's: "
+        "--ttbr0-el1 VALUE, --tcr-el1 VALUE, --ttbr0-el2 VALUE, --hcr-el2 VALUE and so on."
     )
-    for name in REGISTERS:
-        if not name.endswith("_E2H") and name != "PAR_EL1":
-            text = "value" if name in _SHOWN else "==SUPPRESS=="
-            group.add_argument(f"--{name.lower().replace('_', '-')}", metavar="VALUE", help=text)
+
+
+def take_registers(words: "Sequence[str]") -> tuple[list[str], dict[str, str]]:
+    """Split *words* into those without, and the values of, ``--<register> VALUE``.
+
+    Done by hand: thirty options cost argparse as much as the walk itself.
+    """
+    left: list[str] = []
+    given: dict[str, str] = {}
+    rest = iter(words)
+    for word in rest:
+        option, equals, value = word.partition("=")
+        name = option[2:].replace("-", "_").upper()
+        if not option.startswith("--") or name not in REGISTERS:
+            left.append(word)
+            continue
+        given[name] = value if equals else next(rest, "")
+    return left, given
 
 
 def image_of(options: "Namespace") -> Image:
@@ -63,10 +87,8 @@ def registers_from(options: "Namespace", image: Image) -> RegisterFile:
         found = read_registers(options.regs)
         values |= found.values
         pstate = pstate if found.pstate is None else found.pstate
-    for name in REGISTERS:
-        text = getattr(options, name.lower(), None)
-        if text is not None:
-            values[name] = number(text, f"--{name.lower().replace('_', '-')}")
+    for name, text in options.registers.items():
+        values[name] = number(text, f"--{name.lower().replace('_', '-')}")
     if options.el is not None:
         pstate = options.el << 2
     if not values:
