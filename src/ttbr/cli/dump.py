@@ -4,8 +4,16 @@ import sys
 import time
 
 from ttbr.arch.regime import Regime, Translated, WalkParams
-from ttbr.cli.source import add_source, image_of, number, regime_from, registers_from, stage2_from
-from ttbr.errors import InvalidError
+from ttbr.cli.source import (
+    add_source,
+    check_root,
+    image_of,
+    number,
+    regime_from,
+    registers_from,
+    stage2_from,
+)
+from ttbr.errors import InvalidError, TtbrError
 from ttbr.memory.image import Image
 from ttbr.report.listing import FILTERS, Summary, line
 from ttbr.report.words import half_text
@@ -15,6 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Iterable, Iterator
+
+    Halves = list[tuple[Regime | None, WalkParams]]
 
 ALL = (0, (1 << 64) - 1)
 
@@ -48,23 +58,43 @@ def _range(text: str | None) -> tuple[int, int]:
     return span
 
 
-def _halves(options: "Namespace", image: Image) -> "list[tuple[Regime | None, WalkParams]]":
+def _halves(options: "Namespace", image: Image) -> "Iterator[tuple[Regime | None, Translated]]":
+    """The halves to list, each walkable or the reason why it is not."""
     registers = registers_from(options, image)
     if options.regime == "stage2":
-        return [(None, stage2_from(registers))]
+        yield None, stage2_from(registers)
+        return
     regime = regime_from(options, registers)
     wanted: list[Translated | None] = [regime.lower, regime.upper]
     if options.half is not None:
         wanted = [regime.lower if options.half == "lower" else regime.upper]
-    if wanted == [None]:
-        raise InvalidError(f"--half {options.half}: regime {regime.name} has one range")
-    usable: list[tuple[Regime | None, WalkParams]] = []
     for half in wanted:
-        if isinstance(half, InvalidError):
-            raise half
-        if half is not None and not half.epd:
-            usable.append((regime, half))
-    return usable
+        if half is None and options.half is not None:
+            raise InvalidError(f"--half {options.half}: regime {regime.name} has one range")
+        if half is not None and not (isinstance(half, WalkParams) and half.epd):
+            yield regime, half
+
+
+def _readable(options: "Namespace", image: Image) -> "tuple[Halves, int]":
+    """The halves that can be listed and how many cannot; raises when none can.
+
+    One bad half is normal (firmware's stale TTBR, a T1SZ for later): it must not hide the other.
+    """
+    kept: Halves = []
+    refused: list[TtbrError] = []
+    for regime, half in _halves(options, image):
+        try:
+            if isinstance(half, InvalidError):
+                raise half
+            check_root(image, regime, half)
+            kept.append((regime, half))
+        except TtbrError as why:
+            refused.append(why)
+    if refused and not kept:
+        raise refused[0]
+    for problem in refused:
+        print(f"ttbr dump: {problem}", file=sys.stderr)
+    return kept, len(refused)
 
 
 def _selected(options: "Namespace", items: "Iterable[Item]") -> "Iterator[Run | Unreadable]":
@@ -119,9 +149,7 @@ def _list(options: "Namespace", image: Image, regime: Regime | None, p: WalkPara
     return summary
 
 
-def _json(
-    options: "Namespace", image: Image, halves: "list[tuple[Regime | None, WalkParams]]"
-) -> int:
+def _json(options: "Namespace", image: Image, halves: "Halves") -> int:
     import json
 
     from ttbr.report.plain import plain_run
@@ -157,9 +185,7 @@ def _json(
     return int(bad > 0)
 
 
-def _ptdump(
-    options: "Namespace", image: Image, halves: "list[tuple[Regime | None, WalkParams]]"
-) -> int:
+def _ptdump(options: "Namespace", image: Image, halves: "Halves") -> int:
     from ttbr.report.ptdump import ptdump
 
     if options.only or options.level is not None or options.combined:
@@ -173,14 +199,14 @@ def _ptdump(
 
 def run(options: "Namespace") -> int:
     image = image_of(options)
-    halves = _halves(options, image)
+    halves, refused = _readable(options, image)
     if options.combined and (not halves or halves[0][0] is None or halves[0][0].stage2 is None):
         raise InvalidError("--combined: stage 2 is not in force (HCR_EL2.VM=0)")
     if options.ptdump:
-        return _ptdump(options, image, halves)
+        return _ptdump(options, image, halves) or int(refused > 0)
     if options.json:
-        return _json(options, image, halves)
-    bad = 0
+        return _json(options, image, halves) or int(refused > 0)
+    bad = refused
     for regime, p in halves:
         print(f"# {half_text(p)}")
         summary = _list(options, image, regime, p)

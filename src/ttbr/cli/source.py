@@ -2,7 +2,7 @@
 
 from ttbr.arch.regime import EL1, EL2, EL3, EL20, Regime, current_regime, regime_of, stage2_of
 from ttbr.arch.registers import REGISTERS
-from ttbr.errors import InvalidError
+from ttbr.errors import InvalidError, MemoryFault, UnreadableError
 from ttbr.memory.image import Image, open_image
 from ttbr.memory.registerfile import RegisterFile
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_source",
+    "check_root",
     "image_of",
     "number",
     "regime_from",
@@ -119,6 +120,28 @@ def _name(options: "Namespace", registers: RegisterFile) -> str:
 def regime_from(options: "Namespace", registers: RegisterFile) -> Regime:
     """The regime that the arguments ask for, from *registers*."""
     return regime_of(registers.values, _name(options, registers))
+
+
+def check_root(image: Image, regime: Regime | None, p: "WalkParams") -> None:
+    """`InvalidError` where the root of *p* cannot be in memory, `UnreadableError` where it is not.
+
+    To a CPU these are an Address size fault and an External abort; to who reads an image they say
+    that the registers do not belong to it. Roots at an IPA are left to the walk.
+    """
+    if p.root >> p.output_bits:
+        raise InvalidError(
+            f"{p.name}: the root {p.root:#x} is beyond the {p.output_bits}-bit output size"
+        )
+    if regime is not None and regime.stage2 is not None:
+        return
+    try:
+        image.memory.read(p.root, p.root_size)
+    except MemoryFault:
+        ends = [f"{s.address:#x}-{s.end:#x}" for s in image.memory.segments]
+        where = ends[0] if len(ends) == 1 else f"{len(ends)} segments"
+        raise UnreadableError(
+            f"{image.path}: the root {p.root:#x} of {p.name} is not in the image ({where})"
+        ) from None
 
 
 def stage2_from(registers: RegisterFile) -> "WalkParams":

@@ -4,6 +4,7 @@ from ttbr.arch.attributes import PR, PW, PX, UR, UW, UX
 from ttbr.arch.faults import Fault
 from ttbr.cli.source import (
     add_source,
+    check_root,
     image_of,
     number,
     regime_from,
@@ -48,6 +49,7 @@ def _access(options: "Namespace", pan: bool) -> Access | None:
 
 def _walk_stage2(options: "Namespace", image: "Image", registers: "RegisterFile") -> "Answers":
     params = stage2_from(registers)
+    check_root(image, None, params)
     for ipa in (number(text, "address") for text in options.va):
         found, steps = translate_stage2(image.memory, params, ipa)
         yield isinstance(found, Fault), (ipa, found, steps), explain_stage2(ipa, found, steps)
@@ -57,6 +59,8 @@ def _walk(options: "Namespace", image: "Image", registers: "RegisterFile") -> "A
     regime = regime_from(options, registers)
     access = _access(options, registers.pan)
     for va in (number(text, "address") for text in options.va):
+        if regime.mmu_on and not regime.half(va).epd:
+            check_root(image, regime, regime.half(va))
         answer = translate(image.memory, regime, va, access, stage1_only=options.stage1)
         yield isinstance(answer, Fault), answer, explain(regime, va, answer)
 

@@ -193,9 +193,7 @@ class _Lister:
         self.page_mask = p.form.low_mask(p.granule.shift)
         self.stopped = False
 
-    def table(
-        self, depth: int, address: int, va: int, hierarchical: int
-    ) -> Iterator[Item]:
+    def table(self, depth: int, address: int, va: int, hierarchical: int) -> Iterator[Item]:
         p, row = self.p, self.p.levels[depth]
         size = (row.mask + 1) * 8
         span = (row.mask + 1) << row.shift
@@ -300,7 +298,22 @@ class _Lister:
 
 
 def combine(memory: Memory, regime: Regime, run: Run) -> Iterator[Run | Unreadable]:
-    """Split stage 1 *run* by stage 2: each part has `leaf2`; unmapped IPAs come as `Unreadable`."""
+    """Split stage 1 *run* by stage 2: each part has `leaf2`, the parts that go on are merged.
+
+    IPAs that stage 2 does not translate come as `Unreadable`, alike neighbours as one.
+    """
+    pending: Run | Unreadable | None = None
+    for part in _parts(memory, regime, run):
+        joined = _join_parts(pending, part) if pending is not None else None
+        if joined is None and pending is not None:
+            yield pending
+        pending = part if joined is None else joined
+    if pending is not None:
+        yield pending
+
+
+def _parts(memory: Memory, regime: Regime, run: Run) -> Iterator[Run | Unreadable]:
+    """One part for each stage 2 leaf, or for what a faulting stage 2 entry would cover."""
     p = regime.stage2
     if isinstance(p, InvalidError):
         raise p
@@ -308,13 +321,24 @@ def combine(memory: Memory, regime: Regime, run: Run) -> Iterator[Run | Unreadab
     done = 0
     while done < run.size:
         ipa = run.leaf.output + done
-        leaf = replace(run.leaf, output=ipa)
         found, _ = translate_stage2(memory, p, ipa)
+        level = found.level if found.level is not None else LAST_LEVEL
+        size = 1 << p.granule.level_shift(max(level, p.start_level))
+        size = min(size - ipa % size, run.size - done)
         if isinstance(found, Fault):
-            shift = p.granule.level_shift(found.level if found.level is not None else LAST_LEVEL)
-            size = min((1 << shift) - ipa % (1 << shift), run.size - done)
-            yield Unreadable(run.va + done, size, found.level or 0, ipa, f"{found} at IPA {ipa:#x}")
+            yield Unreadable(run.va + done, size, level, ipa, f"{found} from IPA {ipa:#x}")
         else:
-            size = min(found.size - ipa % found.size, run.size - done)
-            yield Run(run.va + done, size, leaf, found)
+            yield Run(run.va + done, size, replace(run.leaf, output=ipa), found)
         done += size
+
+
+def _join_parts(left: Run | Unreadable, right: Run | Unreadable) -> Run | Unreadable | None:
+    if isinstance(left, Unreadable) or isinstance(right, Unreadable):
+        both = isinstance(left, Unreadable) and isinstance(right, Unreadable)
+        alike = both and left.reason.partition(",")[0] == right.reason.partition(",")[0]
+        return replace(left, size=left.size + right.size) if alike else None
+    a, b = left.leaf2, right.leaf2
+    if a is None or b is None or a.level != b.level or a.output + left.size != b.output:
+        return None
+    alike = (a.descriptor ^ b.descriptor) & _attributes(a.params, a.level) == 0
+    return replace(left, size=left.size + right.size) if alike else None
