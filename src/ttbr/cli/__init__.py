@@ -19,6 +19,8 @@ COMMANDS = {
     "dump": "list the mappings of an image, like the kernel's ptdump",
     "decode": "decode a system register or a descriptor, field by field",
     "info": "say what an image holds: memory, registers, regimes",
+    "boards": "list boards, or show one (a name, a device tree, /proc/iomem, a UEFI log)",
+    "plan": "plan the ID map and the HYP tables of a kernel on a board",
 }
 
 

@@ -333,10 +333,11 @@ def _parts(memory: Memory, regime: Regime, run: Run) -> Iterator[Run | Unreadabl
 
 
 def _join_parts(left: Run | Unreadable, right: Run | Unreadable) -> Run | Unreadable | None:
-    if isinstance(left, Unreadable) or isinstance(right, Unreadable):
-        both = isinstance(left, Unreadable) and isinstance(right, Unreadable)
-        alike = both and left.reason.partition(",")[0] == right.reason.partition(",")[0]
+    if isinstance(left, Unreadable) and isinstance(right, Unreadable):
+        alike = left.reason.partition(",")[0] == right.reason.partition(",")[0]
         return replace(left, size=left.size + right.size) if alike else None
+    if isinstance(left, Unreadable) or isinstance(right, Unreadable):
+        return None
     a, b = left.leaf2, right.leaf2
     if a is None or b is None or a.level != b.level or a.output + left.size != b.output:
         return None
