@@ -1,0 +1,98 @@
+"""Plan the ID map and the HYP tables of a kernel on a board, and say why.
+
+BOARD is a name of `ttbr boards`, a device tree blob, a saved /proc/iomem, a kernel log with its
+UEFI memory map, or a small TOML file.
+"""
+
+from ttbr.cli.source import number
+from ttbr.errors import InvalidError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from ttbr.boards import Board
+    from ttbr.linux.config import KernelConfig
+
+__all__ = ["add_kernel", "board_of", "config_of", "configure", "run"]
+
+
+def add_kernel(parser: "ArgumentParser", required: bool = True) -> None:
+    """The arguments that describe a kernel."""
+    parser.add_argument("--page", choices=("4K", "16K", "64K"), default="4K", help="page size")
+    parser.add_argument("--va-bits", type=int, required=required, help="CONFIG_ARM64_VA_BITS")
+    parser.add_argument("--era", metavar="VERSION", required=required, help="Linux, as in 4.1")
+    parser.add_argument(
+        "--image", metavar="ADDR", help="where _text is loaded (default: the start of RAM)"
+    )
+    parser.add_argument("--image-end", metavar="ADDR", help="_end (default: 16 MiB above)")
+    parser.add_argument("--idmap-text", metavar="ADDR", help="the page of .idmap.text")
+    parser.add_argument("--hyp-text", metavar="ADDR", help="the page of .hyp.idmap.text")
+    parser.add_argument("--pa-bits", type=int, default=48, help="CONFIG_ARM64_PA_BITS (48, 52)")
+    parser.add_argument("--va52", action="store_true", help="the CPU has 52-bit addresses")
+    parser.add_argument("--vhe", action="store_true", help="the kernel runs at EL2")
+    parser.add_argument("--kaslr", action="store_true", help="CONFIG_RANDOMIZE_BASE")
+    parser.add_argument("--no-hotplug", action="store_true", help="without CONFIG_HOTPLUG_CPU")
+
+
+def board_of(name: str) -> "Board":
+    """The board called *name*, or read from the file *name*."""
+    from ttbr.boards import load
+
+    return load(name)
+
+
+def config_of(options: "Namespace", board: "Board") -> "KernelConfig":
+    """The kernel that the arguments describe, on *board*."""
+    from ttbr.linux.config import BASE_ALIGN, configure
+    from ttbr.linux.eras import TEXT_OFFSET, rule, version
+
+    def address(name: str) -> int | None:
+        text = getattr(options, name)
+        return None if text is None else number(text, f"--{name.replace('_', '-')}", 52)
+
+    image = address("image")
+    if image is None:
+        start = -(-board.ram[0].start // BASE_ALIGN) * BASE_ALIGN
+        image = start + rule(TEXT_OFFSET, version(options.era))
+    elif not any(w.start <= image <= w.last for w in board.ram):
+        raise InvalidError(f"--image {image:#x} is not in the RAM of {board.name}")
+    return configure(
+        options.era,
+        options.page,
+        options.va_bits,
+        image,
+        image_end=address("image_end"),
+        idmap_text=address("idmap_text"),
+        hyp_text=address("hyp_text"),
+        pa_bits=options.pa_bits,
+        va52=options.va52,
+        vhe=options.vhe,
+        kaslr=options.kaslr,
+        hotplug=not options.no_hotplug,
+    )
+
+
+def configure(parser: "ArgumentParser") -> None:
+    parser.add_argument("board", metavar="BOARD")
+    add_kernel(parser)
+    parser.add_argument("--strategy", metavar="NAME", help="plan with this strategy")
+    parser.add_argument("--compare", action="store_true", help="compare all strategies")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(options: "Namespace") -> int:
+    from ttbr.report import plan as text
+
+    board = board_of(options.board)
+    config = config_of(options, board)
+    decision = text.decide(board, config, options.strategy)
+    if options.json:
+        import json
+
+        print(json.dumps(text.plain(decision, options.compare), indent=2))
+    else:
+        print(text.explain(decision))
+        if options.compare:
+            print("\n" + text.comparison(board, config))
+    return int(not decision.works)

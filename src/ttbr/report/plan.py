@@ -1,0 +1,265 @@
+"""A plan explained as an engineer would: the decision, the numbers, a picture of the VA space."""
+
+from dataclasses import dataclass
+
+from ttbr.arch.geometry import size_text
+from ttbr.boards import Board
+from ttbr.errors import InvalidError
+from ttbr.linux.config import KernelConfig
+from ttbr.linux.history import Defect, defects
+from ttbr.linux.hyp import HypLayout, Meeting, Overlap, hyp_layout, overlap
+from ttbr.linux.idmap import Extension, IdMap, id_map
+from ttbr.linux.layout import LinearMap, kernel_layout, linear_map
+from ttbr.linux.realise import Numbers, measure
+from ttbr.linux.strategies import Plan, plan, plans
+from ttbr.report.board import window_text
+
+__all__ = ["Decision", "comparison", "decide", "explain", "plain"]
+
+WIDTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a board and a kernel need, and the strategy that gives it.
+
+    `chosen` is the plan of the strategy asked for, or of the one that the release shipped.
+    """
+
+    board: Board
+    config: KernelConfig
+    linear: LinearMap
+    idmap: IdMap
+    hyp: HypLayout | None
+    overlap: Overlap | None
+    defects: tuple[Defect, ...]
+    chosen: Plan
+
+    @property
+    def works(self) -> bool:
+        """Whether such a kernel comes up, at EL1 and at EL2."""
+        return self.chosen.applicable and not self.defects
+
+
+def decide(board: Board, config: KernelConfig, strategy: str | None = None) -> Decision:
+    """Decide for *config* on *board*; `InvalidError` where no kernel can be so."""
+    linear = linear_map(config, board)
+    hyp = None if config.vhe else hyp_layout(config, linear)
+    return Decision(
+        board,
+        config,
+        linear,
+        id_map(config),
+        hyp,
+        None if config.vhe else overlap(config, board),
+        defects(config, board),
+        _choose(board, config, strategy),
+    )
+
+
+def _choose(board: Board, config: KernelConfig, strategy: str | None) -> Plan:
+    if strategy is not None:
+        return plan(strategy, config, board)
+    shipped = [p for p in plans(config, board) if p.strategy.ships_in(config.release)]
+    if config.vhe:
+        return plan("vhe", config, board)
+    candidates = [p for p in shipped if p.strategy.name not in ("vhe", "mmu-off")]
+    applicable = [p for p in candidates if p.applicable]
+    if not candidates:
+        raise InvalidError(f"Linux {config.release} ships no strategy that is known here")
+    return applicable[0] if applicable else candidates[0]
+
+
+def _idmap_lines(d: Decision) -> list[str]:
+    config, idmap = d.config, d.idmap
+    narrow = config.va_bits_min
+    lines = []
+    if idmap.decided_by is None:
+        lines.append(f"T0SZ is always {idmap.t0sz} ({64 - idmap.t0sz} bits)")
+    elif idmap.extension is Extension.NONE:
+        lines.append(
+            f"{idmap.decided_by:#x} is within {narrow} bits: T0SZ {idmap.t0sz}, no extension"
+        )
+    else:
+        lines.append(
+            f"{idmap.decided_by:#x} is beyond 2^{narrow} ({size_text(1 << narrow)}): T0SZ "
+            f"{idmap.t0sz} ({64 - idmap.t0sz} bits) instead of {64 - narrow}"
+        )
+    levels = f"{idmap.shape.levels} levels, the walk starts at level {idmap.shape.root_level}"
+    lines.append(f"extension: {idmap.extension.value}; {levels}; slot {idmap.slot} of the root")
+    return lines
+
+
+def _hyp_lines(d: Decision) -> list[str]:
+    if d.hyp is None or d.overlap is None:
+        return ["the kernel runs at EL2 with TTBR1_EL2: nothing to share"]
+    hyp = d.hyp
+    lines = [
+        f"linear map at EL2: {hyp.first:#x}-{hyp.last:#x}, "
+        f"{hyp.hyp_va_bits}-bit tables (T0SZ {hyp.t0sz})",
+        f"HYP init page at {hyp.idmap[0]:#x}: {d.overlap.meeting.value}",
+    ]
+    if d.overlap.ram:
+        shown = ", ".join(f"{a:#x}-{b - 1:#x}" for a, b in d.overlap.ram[:3])
+        lines.append(f"RAM whose addresses are HYP addresses too: {shown}")
+    return lines
+
+
+def _plan_lines(chosen: Plan) -> list[str]:
+    strategy = chosen.strategy
+    when = "proposed, never shipped"
+    if strategy.shipped is not None:
+        when = f"Linux {strategy.shipped[0]} to {strategy.shipped[1]}"
+    lines = [f"{strategy.name} ({when}): {strategy.idea}"]
+    if not chosen.applicable:
+        return [*lines, f"not here: {chosen.why_not}"]
+    numbers = measure(chosen)
+    lines.append(_numbers_text(numbers))
+    for root in chosen.roots:
+        mapped = ", ".join(f"{r.name} {r.va:#x}" for r in root.regions[:4])
+        lines.append(f"{root.name}: {root.bits} bits, maps {mapped}")
+    lines += [f"needs: {need}" for need in chosen.needs]
+    return lines
+
+
+def _numbers_text(n: Numbers) -> str:
+    t0sz = " then ".join(map(str, sorted(n.t0sz)))
+    text = f"{n.tables} tables ({n.extra_tables} extra), {n.levels} levels at run time, T0SZ {t0sz}"
+    if n.room is not None:
+        text += f", {size_text(n.room)} for private mappings"
+    if n.junk:
+        text += f", {len(n.junk)} unintended ranges reachable"
+    return text
+
+
+def _picture(d: Decision) -> list[str]:
+    """The TTBR0_EL2 address space to scale, lowest address left; what is small is one column."""
+    if d.hyp is None:
+        return []
+    bits = max(d.hyp.hyp_va_bits, 64 - d.idmap.t0sz)
+    row = ["."] * WIDTH
+
+    def column(address: int) -> int:
+        return min(address * WIDTH >> bits, WIDTH - 1)
+
+    for index in range(column(d.hyp.first), column(d.hyp.last) + 1):
+        row[index] = "H"
+    row[column(d.hyp.idmap[0])] = "I" if row[column(d.hyp.idmap[0])] == "." else "X"
+    low, high = "0x0", f"{(1 << bits) - 1:#x}"
+    middle = f"2^{bits - 1}"
+    gap = WIDTH - len(low) - len(middle) - len(high)
+    scale = low + " " * (gap // 2) + middle + " " * (gap - gap // 2) + high
+    same = "X both in one column  " if "X" in row else ""
+    return ["".join(row), scale, f"I ID map  H HYP addresses of the linear map  {same}. free"]
+
+
+def explain(d: Decision) -> str:
+    """The decision as text."""
+    config = d.config
+    layout = kernel_layout(config)
+    ram = d.board.ram
+    more = f" and {len(ram) - 1} more" if len(ram) > 1 else ""
+    sections = [
+        ("board", [f"{d.board.title}, RAM {window_text(ram[0])}{more}"]),
+        (
+            "kernel",
+            [
+                f"Linux {config.release}, {config.granule.name} pages, VA_BITS {config.va_bits}, "
+                f"image {config.image.start:#x}-{config.image.end - 1:#x}",
+                f"PAGE_OFFSET {layout.page_offset:#x}, memstart {d.linear.memstart:#x}, "
+                f"KIMAGE_VADDR {layout.kimage:#x}",
+            ],
+        ),
+        ("ID map", _idmap_lines(d)),
+        ("HYP", _hyp_lines(d)),
+        ("VA space", _picture(d)),
+        ("strategy", _plan_lines(d.chosen)),
+        ("defects", [f"{defect.bug.name}: {defect.sentence}" for defect in d.defects]),
+    ]
+    lines = []
+    for title, body in sections:
+        for index, text in enumerate(body):
+            lines.append(f"{title if index == 0 else '':10}{text}")
+    if d.overlap is not None and d.overlap.meeting is Meeting.INTERSECTS:
+        lines.append(f"{'kernel':10}says: IDMAP intersecting with HYP VA, unable to continue")
+    return "\n".join(lines)
+
+
+def comparison(board: Board, config: KernelConfig) -> str:
+    """All strategies for this board and kernel, one or two lines each."""
+    lines = []
+    for candidate in plans(config, board):
+        name = candidate.strategy.name
+        if not candidate.applicable:
+            lines.append(f"{name:15} no   {candidate.why_not}")
+            continue
+        lines.append(f"{name:15} yes  {_numbers_text(measure(candidate))}")
+        lines += [f"{'':20} needs {need}" for need in candidate.needs]
+    return "\n".join(lines)
+
+
+def _plain_plan(candidate: Plan) -> dict[str, object]:
+    body: dict[str, object] = {
+        "strategy": candidate.strategy.name,
+        "applicable": candidate.applicable,
+        "why_not": candidate.why_not or None,
+    }
+    if not candidate.applicable:
+        return body
+    n = measure(candidate)
+    return body | {
+        "tables": n.tables,
+        "extra_tables": n.extra_tables,
+        "levels": n.levels,
+        "t0sz": list(n.t0sz),
+        "junk": [str(item) for item in n.junk],
+        "room": n.room,
+        "needs": list(candidate.needs),
+        "roots": [
+            {
+                "name": root.name,
+                "t0sz": root.t0sz,
+                "regions": [
+                    {"name": r.name, "va": hex(r.va), "pa": hex(r.pa), "size": r.size}
+                    for r in root.regions
+                ],
+            }
+            for root in candidate.roots
+        ],
+        "sequence": list(candidate.sequence.lines) if candidate.sequence else None,
+    }
+
+
+def plain(d: Decision, compare: bool) -> dict[str, object]:
+    """The decision as plain values."""
+    layout = kernel_layout(d.config)
+    body: dict[str, object] = {
+        "board": d.board.name,
+        "kernel": {
+            "release": str(d.config.release),
+            "page": d.config.granule.name,
+            "va_bits": d.config.va_bits,
+            "page_offset": hex(layout.page_offset),
+            "kimage_vaddr": hex(layout.kimage),
+            "memstart": hex(d.linear.memstart),
+        },
+        "idmap": {
+            "t0sz": d.idmap.t0sz,
+            "extension": d.idmap.extension.value,
+            "slot": d.idmap.slot,
+            "levels": d.idmap.shape.levels,
+        },
+        "works": d.works,
+        "defects": [{"bug": x.bug.name, "sentence": x.sentence} for x in d.defects],
+        "chosen": _plain_plan(d.chosen),
+    }
+    if d.hyp is not None and d.overlap is not None:
+        body["hyp"] = {
+            "first": hex(d.hyp.first),
+            "last": hex(d.hyp.last),
+            "t0sz": d.hyp.t0sz,
+            "meeting": d.overlap.meeting.name.lower(),
+        }
+    if compare:
+        body["strategies"] = [_plain_plan(p) for p in plans(d.config, d.board)]
+    return body
