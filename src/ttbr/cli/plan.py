@@ -5,7 +5,7 @@ UEFI memory map, or a small TOML file.
 """
 
 from ttbr.cli.source import number
-from ttbr.errors import InvalidError
+from ttbr.errors import InvalidError, UnreadableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ttbr.boards import Board
     from ttbr.linux.config import KernelConfig
 
-__all__ = ["add_kernel", "board_of", "config_of", "configure", "run"]
+__all__ = ["add_kernel", "board_of", "config_of", "configure", "replan", "run"]
 
 
 def add_kernel(parser: "ArgumentParser", required: bool = True) -> None:
@@ -73,6 +73,36 @@ def config_of(options: "Namespace", board: "Board") -> "KernelConfig":
     )
 
 
+_KERNEL = (
+    *("board", "page", "va_bits", "era", "image", "image_end", "idmap_text", "hyp_text"),
+    *("pa_bits", "va52", "vhe", "kaslr", "no_hotplug"),
+)
+
+
+def _request(options: "Namespace", strategy: str) -> dict[str, object]:
+    """What was asked, for a saved plan to be planned anew by `replan`."""
+    return {name: getattr(options, name) for name in _KERNEL} | {"strategy": strategy}
+
+
+def replan(request: dict[str, object], where: str) -> "tuple[Board, KernelConfig, str]":
+    """(board, kernel, strategy) of a saved request; `UnreadableError` names the file *where*."""
+    from argparse import Namespace
+
+    words = {name for name in _KERNEL if name not in ("va_bits", "pa_bits")} | {"strategy"}
+    for name in (*_KERNEL, "strategy"):
+        value = request.get(name)
+        kind: type = str if name in words else int
+        if name in ("va52", "vhe", "kaslr", "no_hotplug"):
+            kind = bool
+        if value is not None and not isinstance(value, kind):
+            raise UnreadableError(f"{where}: request.{name} is not of the form that plan writes")
+    if not all(isinstance(request.get(name), str) for name in ("board", "era", "strategy")):
+        raise UnreadableError(f"{where}: the request lacks board, era or strategy")
+    options = Namespace(**{name: request.get(name) for name in _KERNEL})
+    board = board_of(options.board)
+    return board, config_of(options, board), str(request["strategy"])
+
+
 def configure(parser: "ArgumentParser") -> None:
     parser.add_argument("board", metavar="BOARD")
     add_kernel(parser)
@@ -90,7 +120,9 @@ def run(options: "Namespace") -> int:
     if options.json:
         import json
 
-        print(json.dumps(text.plain(decision, options.compare), indent=2))
+        request = _request(options, decision.chosen.strategy.name)
+        body = {"request": request} | text.plain(decision, options.compare)
+        print(json.dumps(body, indent=2))
     else:
         print(text.explain(decision))
         if options.compare:

@@ -11,7 +11,7 @@ from ttbr.linux.strategy import Plan
 from ttbr.record import replace as record_replace
 from ttbr.walk import TableCount, runs
 
-__all__ = ["Numbers", "Realised", "measure", "realise"]
+__all__ = ["Numbers", "Realised", "measure", "realise", "table_base"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,11 @@ def _wide(plan: Plan) -> dict[str, bool]:
     widest = max(root.bits for root in plan.roots) > 48 or plan.config.pa_bits == 52
     is_64k = plan.config.granule.name == "64K"
     return {"ds": widest and not is_64k, "lpa": widest and is_64k}
+
+
+def table_base(plan: Plan) -> int:
+    """Where the tables of *plan* are put when nobody says: after the kernel image."""
+    return -(-plan.config.image.end // (2 << 20)) * (2 << 20)
 
 
 def realise(plan: Plan, arena: Arena) -> Realised:

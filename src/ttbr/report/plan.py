@@ -64,10 +64,10 @@ def _choose(board: Board, config: KernelConfig, strategy: str | None) -> Plan:
     if config.vhe:
         return plan("vhe", config, board)
     candidates = [p for p in shipped if p.strategy.name not in ("vhe", "mmu-off")]
-    applicable = [p for p in candidates if p.applicable]
     if not candidates:
         raise InvalidError(f"Linux {config.release} ships no strategy that is known here")
-    return applicable[0] if applicable else candidates[0]
+    applicable = [p for p in candidates if p.applicable]
+    return applicable[0] if applicable else candidates[-1]
 
 
 def _idmap_lines(d: Decision) -> list[str]:
@@ -124,7 +124,8 @@ def _plan_lines(chosen: Plan) -> list[str]:
 
 def _numbers_text(n: Numbers) -> str:
     t0sz = " then ".join(map(str, sorted(n.t0sz)))
-    text = f"{n.tables} tables ({n.extra_tables} extra), {n.levels} levels at run time, T0SZ {t0sz}"
+    extra = f"{abs(n.extra_tables)} {'more' if n.extra_tables >= 0 else 'fewer'} than two trees"
+    text = f"{n.tables} tables ({extra}), {n.levels} levels at run time, T0SZ {t0sz}"
     if n.room is not None:
         text += f", {size_text(n.room)} for private mappings"
     if n.junk:
