@@ -21,6 +21,7 @@ COMMANDS = {
     "info": "say what an image holds: memory, registers, regimes",
     "boards": "list boards, or show one (a name, a device tree, /proc/iomem, a UEFI log)",
     "plan": "plan the ID map and the HYP tables of a kernel on a board",
+    "prove": "prove that an MMU switch is safe, or show a counterexample",
     "build": "build tables from a plan or from regions, and write them out",
 }
 

@@ -1,0 +1,1 @@
+"""The proof that a change of translation is safe: machine, programs, prove, explain."""

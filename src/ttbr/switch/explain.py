@@ -1,0 +1,314 @@
+"""Why a trace is unsafe, what would repair it, and which barriers a proof rests on.
+
+`explain` follows the provenance of a finding back to the walks that made its entries, `repair`
+searches the smallest single insertion or move that makes the trace safe, and `drop_one` says of
+each barrier whether the proof stands without it. All are checked by proving the changed trace.
+`ttbr.switch.wording` turns the results into text.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from ttbr.arch.regime import EL1, EL2, EL20
+from ttbr.errors import InvalidError
+from ttbr.switch.configs import Config
+from ttbr.switch.judge import Clash, Finding, Hit, Slice
+from ttbr.switch.problem import Problem, regime_at
+from ttbr.switch.program import Dsb, Event, Isb, Step, Store, Tlbi
+from ttbr.switch.prove import Result, prove
+from ttbr.switch.saturate import Stop
+from ttbr.switch.tlb import Entry, Leaf, Part, removes
+from ttbr.switch.tlbi import tlbi_by_name
+
+__all__ = [
+    "Barrier",
+    "Explanation",
+    "Fetched",
+    "History",
+    "Repair",
+    "drop_one",
+    "explain",
+    "repair",
+]
+
+
+class Fetched(NamedTuple):
+    """One descriptor that a walk read: *value* at *location*, at lookup *level*."""
+
+    level: int
+    location: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """How one entry came to be, and what it went through until it was used.
+
+    It was made at point `point`, after step `step` (-1: before the first), by a walk under `config`
+    that read `path`. `resumed` is the partial walk that it went on from, when that was made earlier
+    or under other registers. `survived` are the steps of later TLBIs that need not remove it, with
+    the reason.
+    """
+
+    entry: Entry
+    point: int
+    step: int
+    config: Config | None
+    path: tuple[Fetched, ...]
+    resumed: "History | None"
+    survived: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A finding with the histories of the entries that it needs, and the rules that allow it."""
+
+    finding: Finding
+    histories: tuple[History, ...]
+    rules: tuple[str, ...]
+
+
+# What each kind rests on, besides the rules of the entries themselves.
+_RULES: dict[str, tuple[str, ...]] = {
+    "WRONG-PA": ("R_NWYRD entries are not tagged by TTBR or TCR",),
+    "ATTR": ("K1.2.4 unsynchronized registers", "MAIR_ELx is permitted to be cached in a TLB"),
+    "FAULT": ("I_YGYRY an entry is never guaranteed to stay, so a walk is always possible",),
+    "PERM": ("K1.2.4 unsynchronized registers",),
+    "CONFLICT": ("R_WHZWS changes that need break-before-make", "K1.2.3 what a conflict may do"),
+    "CONFLICT-ABORT": ("I_HYQMB, R_FCPSG aborts that FEAT_BBM still permits",),
+    "JUNK-WALK": ("D8.3 a descriptor's type depends on the level at which it is read",),
+    "UNKNOWN-TLB": ("R_BQCDZ reset does not invalidate TLB entries",),
+    "BBM": ("R_WHZWS changes that need break-before-make", "R_DDMVT the sequence"),
+}
+
+
+def explain(finding: Finding) -> Explanation:
+    """The histories behind *finding*."""
+    piece, outcome = finding.slice, finding.outcome
+    number = max(finding.point - 1, 0) if finding.kind == "BBM" else finding.point
+    entries: list[Entry] = []
+    if isinstance(outcome, Hit):
+        entries = [outcome.leaf]
+    elif isinstance(outcome, Clash):
+        entries = [outcome.a, outcome.b]
+    elif isinstance(outcome, Stop) and outcome.parent is not None:
+        entries = [outcome.parent]
+    world = piece.worlds[number]
+    histories = tuple(_history(piece, e, number) for e in entries if e in world)
+    rules = list(_RULES[finding.kind])
+    if any(isinstance(e, Leaf) and e.tag is None for e in entries) and piece.regime != EL2:
+        rules.append("R_QGKGF a global entry matches every ASID")
+    if any(isinstance(e, Part) for e in entries):
+        rules.append("R_RVJDB partial walks are cached")
+    if finding.access.since != finding.access.now and finding.point < finding.access.now:
+        rules.append("B2.7.4.2 a translation may be as old as the last context synchronization")
+    return Explanation(finding, histories, tuple(dict.fromkeys(rules)))
+
+
+def _history(piece: Slice, entry: Entry, number: int) -> History:
+    origin = piece.worlds[number][entry]
+    points = piece.line.points
+    path: list[Fetched] = []
+    resumed: History | None = None
+    walk: Entry | None = entry
+    while isinstance(walk, Leaf | Part):
+        level = walk.level if isinstance(walk, Leaf) else walk.level - 1
+        path.append(Fetched(level, walk.location, walk.descriptor))
+        made = piece.worlds[number].get(walk, origin)
+        parent = made.parent
+        if parent is None:
+            break
+        older = piece.worlds[number].get(parent)
+        if older is not None and (older.config is not origin.config or older.point < origin.point):
+            resumed = _history(piece, parent, number)
+            break
+        walk = parent
+    survived = [
+        (p.step, why)
+        for p in points[: number + 1]
+        if p.issued is not None
+        and p.issued.regime == piece.regime
+        and (why := _survives(piece, entry, p.number, number, origin.point))
+    ]
+    step = points[origin.point].step
+    return History(
+        entry, origin.point, step, origin.config, tuple(reversed(path)), resumed, tuple(survived)
+    )
+
+
+def _survives(piece: Slice, entry: Entry, issue: int, now: int, made: int) -> str:
+    """Why the TLBI issued at point *issue* leaves *entry*, made at point *made*, in place at
+    *now*; nothing when the entry is younger than its completion."""
+    points = piece.line.points
+    tlbi = points[issue].issued
+    assert tlbi is not None
+    done = [p.number for p in points[issue : now + 1] if tlbi.number in p.completed]
+    if made >= issue:
+        return "cached again before it completed" if not done or made < done[0] else ""
+    if not removes(tlbi, entry):
+        return "not in its guaranteed scope"
+    return "" if done else "not completed by a DSB"
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """A change of the trace that makes it safe: `what` is ``insert`` or ``move``, `texts` the
+    instructions, before step `step`; a moved instruction was step `origin`."""
+
+    what: str
+    texts: tuple[str, ...]
+    step: int
+    origin: int | None
+    problem: Problem
+
+
+_ALL_TLBI = {EL1: "VMALLE1", EL2: "ALLE2", EL20: "ALLE2"}
+
+
+def _candidates(problem: Problem) -> Iterator[tuple[str, ...]]:
+    """What to insert anywhere, smallest first."""
+    regimes = list(dict.fromkeys(regime_at(step) for step in problem.steps))
+    tlbis = [f"tlbi {_ALL_TLBI[regime].lower()}" for regime in regimes]
+    yield ("isb",)
+    yield ("dsb sy",)
+    for tlbi in tlbis:
+        yield (tlbi,)
+    yield ("dsb sy", "isb")
+    for tlbi in tlbis:
+        yield (tlbi, "dsb sy")
+        yield (tlbi, "dsb sy", "isb")
+        yield ("dsb sy", tlbi, "dsb sy", "isb")
+        yield ("isb", tlbi, "dsb sy", "isb")
+
+
+def _breaks(result: Result) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Before each store that the break-before-make lint names: the break."""
+    for finding in result.findings:
+        step = result.problem.steps[min(finding.access.step, len(result.problem.steps) - 1)]
+        stores = [e for e in step.events if isinstance(e, Store)]
+        if finding.kind == "BBM" and len(stores) == 1:
+            tlbi = _ALL_TLBI[finding.access.regime].lower()
+            texts = (f"str xzr, [{stores[0].va:#x}]", "dsb sy", f"tlbi {tlbi}", "dsb sy")
+            yield finding.access.step, texts
+
+
+def _events(text: str) -> tuple[Event, ...]:
+    name, _, argument = text.partition(" ")
+    if name == "str":
+        return (Store(int(argument.partition("[")[2].rstrip("]"), 16), 8, 0),)
+    if name == "isb":
+        return (Isb(),)
+    if name == "dsb":
+        return (Dsb("SY"),)
+    op = tlbi_by_name(argument)
+    if op is None:
+        raise InvalidError(f"{text}: no such TLBI")
+    return (Tlbi(op, 0),)
+
+
+def _inserted(problem: Problem, at: int, texts: tuple[str, ...]) -> Problem:
+    """The problem with *texts* before step *at*, fetched from there."""
+    here = problem.steps[at]
+    new = [replace(here, text=text, where="inserted", events=_events(text)) for text in texts]
+    return replace(problem, steps=(*problem.steps[:at], *new, *problem.steps[at:]))
+
+
+def _is_barrier(step: Step) -> bool:
+    return len(step.events) == 1 and isinstance(step.events[0], Isb | Dsb | Tlbi)
+
+
+def _moved(problem: Problem, origin: int, to: int) -> Problem:
+    """The problem with step *origin* done before step *to*; the addresses stay in order."""
+    steps = list(problem.steps)
+    order = [*range(len(steps))]
+    order.remove(origin)
+    order.insert(to if to < origin else to - 1, origin)
+    low, high = min(origin, to), max(origin + 1, to)
+    for place in range(low, high):
+        source = problem.steps[order[place]]
+        at = problem.steps[place]
+        steps[place] = replace(source, pc=at.pc, el=at.el, hcr=at.hcr)
+    return replace(problem, steps=tuple(steps))
+
+
+def repair(result: Result) -> Repair | None:
+    """The smallest change that makes an unsafe trace safe, or None where none of them does.
+
+    Tried in turn: one instruction more, one barrier moved within straight-line code, several
+    instructions more, the break before a store. An insertion as late as possible is preferred: it
+    leaves the most of the trace as it was. It goes right behind an instruction that changes the
+    state, since between two of those all places are alike.
+    """
+    problem = result.problem
+    last = min(max(f.access.step for f in result.findings), len(problem.steps) - 1)
+    places = [i + 1 for i in range(last) if problem.steps[i].events]
+    places = [*reversed(places), 0]
+    candidates = list(_candidates(problem))
+    for texts in candidates:
+        if len(texts) == 1 and (found := _insertion(problem, places, texts)) is not None:
+            return found
+    if (found := _move(problem, last)) is not None:
+        return found
+    for texts in candidates:
+        if len(texts) > 1 and (found := _insertion(problem, places, texts)) is not None:
+            return found
+    for at, texts in _breaks(result):
+        if (found := _insertion(problem, [at], texts)) is not None:
+            return found
+    return None
+
+
+def _insertion(problem: Problem, places: list[int], texts: tuple[str, ...]) -> Repair | None:
+    for at in places:
+        changed = _inserted(problem, at, texts)
+        if prove(changed).safe:
+            return Repair("insert", texts, at, None, changed)
+    return None
+
+
+def _move(problem: Problem, last: int) -> Repair | None:
+    steps = problem.steps
+    for origin in range(len(steps)):
+        if not _is_barrier(steps[origin]):
+            continue
+        for to in range(last + 1, -1, -1):
+            if to in (origin, origin + 1) or not _straight(steps, origin, to):
+                continue
+            changed = _moved(problem, origin, to)
+            if prove(changed).safe:
+                return Repair("move", (steps[origin].text,), to, origin, changed)
+    return None
+
+
+def _straight(steps: tuple[Step, ...], a: int, b: int) -> bool:
+    """Whether the steps from *a* to *b* follow each other without a branch."""
+    low, high = min(a, b), min(max(a, b), len(steps) - 1)
+    return all(steps[i + 1].pc == steps[i].pc + 4 for i in range(low, high))
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """One ISB, DSB or TLBI of a safe trace: `kinds` is what goes wrong without it, empty where it
+    is redundant for this proof."""
+
+    step: int
+    text: str
+    kinds: tuple[str, ...]
+
+    @property
+    def carries(self) -> bool:
+        return bool(self.kinds)
+
+
+def drop_one(problem: Problem) -> tuple[Barrier, ...]:
+    """For each barrier of *problem*: does the proof stand without it?"""
+    found = []
+    for number, step in enumerate(problem.steps):
+        if not any(isinstance(event, Isb | Dsb | Tlbi) for event in step.events):
+            continue
+        rest = tuple(e for e in step.events if not isinstance(e, Isb | Dsb | Tlbi))
+        steps = (*problem.steps[:number], replace(step, events=rest), *problem.steps[number + 1 :])
+        kinds = prove(replace(problem, steps=steps)).kinds
+        found.append(Barrier(number, step.text, kinds))
+    return tuple(found)

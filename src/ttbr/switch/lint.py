@@ -1,0 +1,120 @@
+"""Break-before-make: a store that replaces a valid descriptor which may still be cached.
+
+R_WHZWS lists the changes that need a break (an invalid descriptor, its DSB, a TLBI and the DSB of
+that) in between; R_DDMVT is the sequence. The lint looks at the descriptor, so it also sees what no
+access of the trace notices.
+"""
+
+from collections.abc import Iterator
+
+from ttbr.arch.descriptors import TABLE, descriptor_type, output_address
+from ttbr.arch.geometry import LAST_LEVEL
+from ttbr.switch.judge import BBM, Clash, Finding, Slice
+from ttbr.switch.saturate import Note, Read, make_leaf
+from ttbr.switch.state import OUT
+from ttbr.switch.timeline import Access
+from ttbr.switch.tlb import CONFLICT, Leaf, Part, conflict
+
+__all__ = ["break_before_make"]
+
+# A change of the Contiguous bit has rules of its own (R_QTRPM), and R_WHZWS does not list it.
+_CONTIGUOUS = 1 << 52
+
+
+def break_before_make(piece: Slice) -> Iterator[Finding]:
+    """A finding for each store that needed a break for this address and had none."""
+    for point in piece.line.points:
+        if not point.stored or point.registers[piece.regime].walking == OUT:
+            continue
+        before = piece.line.points[point.number - 1]
+        if 1 not in before.registers[piece.regime].fields["M"]:
+            continue
+        for location, value in point.stored:
+            if value & 1:
+                yield from _check(piece, point.number, location, value)
+
+
+def _check(piece: Slice, number: int, location: int, value: int) -> Iterator[Finding]:
+    before = piece.line.points[number - 1]
+    entries = piece.worlds[number - 1]
+    note = Note()
+    configs = [c for c in piece.configs(before) if c.enabled]
+    piece.walker.close(entries, configs, before.visible, number - 1, note)
+    reads = note.reads.get(location, [])
+    shown = before.visible.get(location) or (piece.line.tables[location] or 0,)
+    for read in reads:
+        new = set(_leaves(piece, number, read, location, value))
+        for old_value in shown:
+            if old_value != value and old_value & 1:
+                old = _leaves(piece, number - 1, read, location, old_value)
+                yield from _compare(piece, number, set(old), new, read)
+    yield from _stale(piece, number, location, value)
+
+
+def _stale(piece: Slice, number: int, location: int, value: int) -> Iterator[Finding]:
+    """Entries made from the location's former values, which walks no longer see."""
+    before = piece.line.points[number - 1]
+    live = [
+        c for c in piece.configs(before) if c.enabled and c.decoder is not None and c.p is not None
+    ]
+    for entry in piece.worlds[number - 1]:
+        if not isinstance(entry, Leaf | Part) or entry.location != location:
+            continue
+        if entry.descriptor == value:
+            continue
+        level = entry.level if isinstance(entry, Leaf) else entry.level - 1
+        for c in live:
+            if entry.tag is not None and entry.tag != c.asid:
+                continue
+            assert c.decoder is not None
+            read = Read(level, c.decoder, c, entry.hierarchical, None)
+            new = set(_leaves(piece, number, read, location, value))
+            old = (
+                {entry}
+                if isinstance(entry, Leaf)
+                else set(_leaves(piece, number - 1, read, location, entry.descriptor))
+            )
+            yield from _compare(piece, number, old, new, read)
+
+
+def _leaves(piece: Slice, number: int, read: Read, location: int, value: int) -> Iterator[Leaf]:
+    """The leaves that *value*, read at *location*, leads to with the memory at a point."""
+    point, decoder, va = piece.line.points[number], read.decoder, piece.va
+    kind = descriptor_type(value, read.level, decoder.granule, decoder.wide)
+    if kind != TABLE:
+        if kind in ("block", "page"):
+            made = make_leaf(
+                va,
+                read.level,
+                location,
+                value & ~_CONTIGUOUS,
+                decoder,
+                read.config,
+                read.hierarchical,
+            )
+            if isinstance(made, Leaf):
+                yield made
+        return
+    if read.level >= LAST_LEVEL:
+        return
+    table = output_address(value, decoder.p.form, decoder.granule.shift)
+    level = read.level + 1
+    below = table + (va >> decoder.shifts[level] & decoder.mask) * 8
+    hierarchical = read.hierarchical | value
+    next_read = Read(level, decoder, read.config, hierarchical, None)
+    for word in point.visible.get(below) or (piece.line.tables[below],):
+        if word is not None:
+            yield from _leaves(piece, number, next_read, below, word)
+
+
+def _compare(
+    piece: Slice, number: int, old: set[Leaf], new: set[Leaf], read: Read
+) -> Iterator[Finding]:
+    for a in old:
+        for b in new:
+            plain = a._replace(descriptor=a.descriptor & ~_CONTIGUOUS)
+            if conflict(plain, b, piece.va, piece.bbm) == CONFLICT:
+                point = piece.line.points[number]
+                access = Access(point.step, piece.regime, piece.va, 0, number - 1, number)
+                clash = Clash(CONFLICT, a, b, read.config)
+                yield Finding(BBM, access, number, clash, None, piece)

@@ -1,0 +1,397 @@
+"""The proof machine: its theory, its transition rules, and the interpreter that runs them.
+
+Theory of operation
+===================
+
+A TLB may do almost anything: cache what it likes, when it likes, drop it again, keep half a walk
+and continue it much later under other registers. The proof therefore does not follow one behaviour
+but keeps, at every point of the program, the set of all entries that *may* be present, and asks at
+each access for every outcome that these entries and a fresh walk allow. Nothing is ever assumed to
+be present (I_YGYRY), so the set only matters for the outcomes that it adds.
+
+Three facts make one forward pass exact, without a search over interleavings:
+
+* An unsynchronized register field may read as its old or its new value at every single use,
+  independently (K1.2.4), so there is no correlation to lose.
+* Caching and eviction are choices for each entry alone.
+* Between two completed TLBIs the sets only grow.
+
+A program is a sequence of *points*: point 0 is before the first step, and every event that changes
+something of the state below makes another. At each point where a regime may walk, its TLB is
+*saturated*: everything that any walk under any permitted register values may cache is added, until
+nothing new appears (R_SQBCS, I_RCGCH). `ttbr.switch.saturate` does it, for one address at a time,
+since an entry matters only to the addresses that it covers; this module keeps what is common to all
+addresses.
+
+    registers     each field is a list: the value at the last context synchronization event, then
+                  every later one. TTBR0 and TTBR1 are read as a pair (R_DYDPX).
+    memory        each stored-to descriptor is a list of writes. A walk may see any of them from
+                  the newest that a DSB has completed on (R_TGRMW, R_SPVBD):
+                  WRITTEN --DC--> CLEAN --DSB--> COMPLETE. A store starts CLEAN when its
+                  cacheability is that of the walks, else it needs cache maintenance (R_XGXKR).
+    pending       TLBIs that no DSB has completed. At its issue a TLBI starts a second set for the
+                  TLB, *post*: what it does not remove, and from then on whatever walks add. At its
+                  completion the TLB becomes the intersection with post. So a walk that still uses
+                  an old register or an old descriptor after the TLBI makes it worthless, which is
+                  what the architecture says (R_TGVWD).
+    walking       whether the regime may walk: IN context, DRAINING after an exception to EL2 until
+                  a DSB, or OUT (R_NRJPP, R_LFHQG).
+    since         the point of the last context synchronization event. A fetch may have been
+                  translated at any point from there on (B2.7.4.2); so may a data access without
+                  FEAT_ETS2. Each of these points is judged by itself: a fetch that saw SCTLR.M=1
+                  was translated after M was written.
+
+With the MMU off nothing is cached or looked up, and the content of the TLB survives (R_NDCMB).
+
+Other PEs are present only as declared registers that share entries (CnP), stage 2 not at all: an
+entry would gain a VMID and a stage, and each PE a set and a *post* of its own.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from ttbr.arch.attributes import NORMAL_NC, NORMAL_WB, is_device
+from ttbr.arch.regime import EL1
+from ttbr.arch.registers import REGISTERS
+from ttbr.errors import InvalidError, UnsupportedError
+from ttbr.switch import program
+from ttbr.switch.configs import ROWS, initial_fields
+from ttbr.switch.descriptors import TableMemory
+from ttbr.switch.problem import A_CTRL, A_DSB, Intent, IntentMap, Problem, regime_at
+from ttbr.switch.program import Dc, Dsb, Eret, ExceptionEntry, Isb, Msr, Step, Store, Tlbi
+from ttbr.switch.state import DRAINING, IN, OUT, Pending, Point, Registers, stuck
+from ttbr.switch.tlb import Invalidation
+from ttbr.switch.writes import Writes
+
+__all__ = ["RULES", "Machine", "Rule"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One transition: on `event`, where `when` holds of it, do `effect` (a method of `Machine`)."""
+
+    event: type
+    when: str
+    effect: str
+    does: str
+    source: str
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(Msr, "TTBRn_ELx", "append_pair", "the pair (TTBR0, TTBR1) gains a value", "R_DYDPX"),
+    Rule(Msr, "TCR_ELx", "append_fields", "each changed field gains a value", "K1.2.4"),
+    Rule(Msr, "SCTLR_ELx", "append_fields", "M, WXN and C gain a value", "K1.2.4"),
+    Rule(Msr, "MAIR_ELx", "append_fields", "the register gains a value", "K1.2.4"),
+    Rule(Isb, "always", "synchronize", "registers keep their last value", "D24.1.2.2"),
+    Rule(ExceptionEntry, "synchronizing", "synchronize", "as ISB", "D24.1.2.2, SCTLR.EIS"),
+    Rule(ExceptionEntry, "to EL2", "leave_el1", "EL1&0 walks drain", "R_NRJPP, I_QVPYJ"),
+    Rule(Eret, "synchronizing", "synchronize", "as ISB", "D24.1.2.2, SCTLR.EOS"),
+    Rule(Eret, "from EL2", "enter_el1", "EL1&0 walks again", "R_LFHQG"),
+    Rule(Store, "to a table", "write", "the descriptor gains a value", "R_TGRMW, R_XGXKR"),
+    Rule(Dc, "by address to PoC", "clean", "writes of the line: WRITTEN to CLEAN", "I_TXCPH"),
+    Rule(Dsb, "not LD", "complete_writes", "writes: CLEAN to COMPLETE", "R_SPVBD"),
+    Rule(Dsb, "full", "complete_tlbis", "the TLB loses what TLBIs removed", "R_PSMWS, R_YNJCP"),
+    Rule(Dsb, "full", "drain", "DRAINING walks end", "R_LFHQG"),
+    Rule(Tlbi, "always", "issue", "a TLBI is pending, with its own post set", "R_TGVWD"),
+)
+"""What each event does, in order. Events without a rule (DMB, IC, AT, loads, branches) change
+nothing of the state; loads, stores and DC are accesses that `ttbr.switch.timeline` lists."""
+
+
+class Machine:
+    """The interpreter of `RULES`: `run` applies an event, `snapshot` makes it a point."""
+
+    def __init__(
+        self, problem: Problem, tables: TableMemory, intents: Mapping[str, IntentMap]
+    ) -> None:
+        self.problem, self.tables, self.intents = problem, tables, intents
+        self.options = problem.options
+        first = problem.steps[0]
+        here = regime_at(first)
+        self.regimes: dict[str, Registers] = {}
+        for regime in {regime_at(step) for step in problem.steps}:
+            row = ROWS[regime]
+            missing = [name for name in row.ttbrs[:1] if name not in problem.registers]
+            if missing:
+                raise InvalidError(f"register {missing[0]} is missing")
+            pair = tuple(problem.registers.get(name, 0) for name in row.ttbrs)
+            walking = IN if regime == here else DRAINING
+            fields = initial_fields(row, problem.registers)
+            self.regimes[regime] = Registers(((*pair, 0)[:2],), fields, walking)  # type: ignore[arg-type]
+        self.cacheable = {name: self._walk_cacheability(name) for name in self.regimes}
+        self.writes = Writes(tables)
+        self.pending: tuple[Pending, ...] = ()
+        self.number = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self.changed = False
+        self.synchronized = False
+        self.issued: Invalidation | None = None
+        self.completed: list[int] = []
+        self.stored: list[tuple[int, int]] = []
+
+    def run(self, step: Step, event: program.Event) -> None:
+        """Apply every rule of *event*; afterwards `changed` and `synchronized` tell what it did."""
+        self._clear()
+        for rule in RULES:
+            if isinstance(event, rule.event) and _WHEN[rule.when](self, step, event):
+                getattr(self, rule.effect)(step, event)
+        if not self.options.assumptions >= {A_CTRL}:
+            self.stick()
+
+    def snapshot(self, step: int, cause: str) -> Point:
+        """The current state as a point."""
+        point = Point(
+            self.number,
+            step,
+            cause,
+            dict(self.regimes),
+            self.writes.visible,
+            self.writes.ordered,
+            self.issued,
+            tuple(self.completed),
+            tuple(self.stored),
+            self.pending,
+        )
+        self.number += 1
+        return point
+
+    # The effects, in the order of RULES.
+
+    def append_pair(self, step: Step, event: Msr) -> None:
+        for regime, now in self.regimes.items():
+            names = ROWS[regime].ttbrs
+            if event.register in names:
+                pair = list(now.pairs[-1])
+                pair[names.index(event.register)] = _value(step, event)
+                if tuple(pair) not in now.pairs[-1:]:
+                    self._set(regime, pairs=(*now.pairs, (pair[0], pair[1])))
+
+    def append_fields(self, step: Step, event: Msr) -> None:
+        value = _value(step, event)
+        for regime, now in self.regimes.items():
+            row, fields = ROWS[regime], dict(now.fields)
+            if event.register == row.tcr:
+                new = {f.name: f.get(value) for f in row.fields.fields} | {"TCR": value}
+            elif event.register == row.sctlr:
+                layout = REGISTERS[row.sctlr]
+                if layout["EE"].get(value):
+                    raise UnsupportedError(
+                        f"{step.pc:#x}: {step.text}: {row.sctlr}.EE=1 is not modelled"
+                    )
+                new = {name: layout[name].get(value) for name in ("M", "WXN", "C")}
+            elif event.register == row.mair:
+                new = {"MAIR": value}
+            else:
+                continue
+            for name, item in new.items():
+                if fields[name][-1] != item:
+                    fields[name] = (*fields[name], item)
+            if fields != now.fields:
+                self._set(regime, fields=fields)
+
+    def synchronize(self, step: Step, event: object) -> None:
+        self.synchronized = True
+        for regime, now in self.regimes.items():
+            if len(now.pairs) > 1 or any(len(values) > 1 for values in now.fields.values()):
+                fields = {name: values[-1:] for name, values in now.fields.items()}
+                self._set(regime, pairs=now.pairs[-1:], fields=fields)
+        self._finish([p for p in self.pending if p.ordered])
+
+    def leave_el1(self, step: Step, event: ExceptionEntry) -> None:
+        for regime, now in self.regimes.items():
+            if (regime == EL1) == (now.walking == IN):
+                self._set(regime, walking=DRAINING if regime == EL1 else IN)
+
+    def enter_el1(self, step: Step, event: Eret) -> None:
+        for regime, now in self.regimes.items():
+            if (regime == EL1) != (now.walking == IN):
+                self._set(regime, walking=IN if regime == EL1 else DRAINING)
+
+    def write(self, step: Step, event: Store) -> None:
+        regime = regime_at(step)
+        pa, intent = self.locate(step, event.va)
+        if event.value is None:
+            raise InvalidError(
+                f"{step.pc:#x}: {step.text}: stores an unknown value to the table at {pa:#x}"
+            )
+        m, c = (self.regimes[regime].fields[name][-1] for name in ("M", "C"))
+        attr = intent.attr if intent is not None else NORMAL_WB
+        cacheable = bool(m and c) and not is_device(attr) and attr != NORMAL_NC
+        agrees = self.cacheable[regime] == {cacheable}
+        self.stored = self.writes.store(pa, event.size, event.value, agrees)
+        self.changed = True
+
+    def clean(self, step: Step, event: Dc) -> None:
+        pa, _ = self.locate(step, event.operand)
+        low = pa & -self.options.line
+        self.changed |= self.writes.clean(low, low + self.options.line)
+
+    def complete_writes(self, step: Step, event: Dsb) -> None:
+        self.changed |= self.writes.complete()
+
+    def complete_tlbis(self, step: Step, event: Dsb) -> None:
+        done = [p for p in self.pending if p.tlbi.completed_by(event.domain, event.kind, event.nxs)]
+        if A_DSB in self.options.assumptions:
+            self._finish(done)
+        elif any(not p.ordered for p in done):
+            numbers = {p.tlbi.number for p in done}
+            self.pending = tuple(
+                replace(p, ordered=True) if p.tlbi.number in numbers else p for p in self.pending
+            )
+
+    def drain(self, step: Step, event: Dsb) -> None:
+        for regime, now in self.regimes.items():
+            if now.walking == DRAINING:
+                self._set(regime, walking=OUT)
+
+    def issue(self, step: Step, event: Tlbi) -> None:
+        regime = event.op.regime(step.el, step.hcr)
+        if regime not in self.regimes:
+            return
+        fields = self.regimes[regime].fields
+        scope = event.op.scope(event.operand, bool(fields["DS"][-1]))
+        if scope.asid is not None and not fields.get("AS", (1,))[-1]:
+            scope = replace(scope, asid=scope.asid & 0xFF)
+        tlbi = Invalidation(self.number, regime, event.op, scope)
+        whole = event.op.kind.scope in ("ALL", "VMALL", "VMALLS12")
+        sticky = {} if whole else self.regimes[regime].sticky
+        self.pending = (*self.pending, Pending(tlbi, sticky))
+        self.issued = tlbi
+        self.changed = True
+
+    def stick(self) -> None:
+        """Without A-CTRL: what a walk may use now, it may keep until a TLBI of the regime."""
+        for regime, now in self.regimes.items():
+            if now.walking == OUT or 1 not in now.fields["M"]:
+                continue
+            row = ROWS[regime]
+            names = {*(name for half in row.halves for name in half), "WXN", "MAIR"}
+
+            def more(old: Mapping[str, frozenset[int]]) -> dict[str, frozenset[int]]:
+                return {
+                    name: old.get(name, frozenset()) | stuck(row, name, now.fields[name])  # noqa: B023
+                    for name in names  # noqa: B023
+                }
+
+            sticky = more(now.sticky)
+            if sticky != now.sticky:
+                self._set(regime, sticky=sticky)
+            self.pending = tuple(
+                replace(p, sticky=more(p.sticky)) if p.tlbi.regime == regime else p
+                for p in self.pending
+            )
+
+    # What the effects share.
+
+    def canonical(self, regime: str, va: int) -> int:
+        """*va* without the tag that TCR_ELx.TBI ignores: bits 63:56 as bit 55."""
+        row, fields = ROWS[regime], self.regimes[regime].fields
+        upper = va >> 55 & 1 if len(row.halves) > 1 else 0
+        names = [name for name in row.halves[upper] if name.startswith("TBI")]
+        if not all(fields[name] == (1,) for name in names):
+            return va
+        return va | 0xFF << 56 if upper else va & ~(0xFF << 56)
+
+    def locate(self, step: Step, va: int) -> tuple[int, Intent | None]:
+        """The physical address that the program means by *va*: itself with the MMU off."""
+        regime = regime_at(step)
+        if not self.regimes[regime].fields["M"][-1]:
+            return va, None
+        va = self.canonical(regime, va)
+        intent = self.intents[regime].at(va)
+        pa = None if intent is None else intent.output(va)
+        if pa is None:
+            raise InvalidError(
+                f"{step.pc:#x}: {step.text}: no intent says where {va:#x} should lead"
+            )
+        return pa, intent
+
+    def _set(self, regime: str, **changes: object) -> None:
+        self.regimes[regime] = replace(self.regimes[regime], **changes)  # type: ignore[arg-type]
+        self.changed = True
+
+    def _finish(self, done: list[Pending]) -> None:
+        if not done:
+            return
+        for p in done:
+            now = self.regimes[p.tlbi.regime]
+            kept = {n: values & p.sticky.get(n, frozenset()) for n, values in now.sticky.items()}
+            self._set(p.tlbi.regime, sticky={n: values for n, values in kept.items() if values})
+        self.completed += [p.tlbi.number for p in done]
+        self.pending = tuple(p for p in self.pending if p not in done)
+
+    def _walk_cacheability(self, regime: str) -> set[bool]:
+        """Whether table walks are cacheable, over all TCR and SCTLR values of the trace (R_XGXKR).
+
+        The initial values count only where the MMU is on with them.
+        """
+        row, registers = ROWS[regime], self.problem.registers
+        events = [e for s in self.problem.steps for e in s.events if isinstance(e, Msr)]
+        tcrs = {e.value for e in events if e.register == row.tcr and e.value is not None}
+        sctlrs = {e.value for e in events if e.register == row.sctlr and e.value is not None}
+        on = registers.get(row.sctlr, 1) & 1
+        if on or not tcrs:
+            tcrs.add(registers[row.tcr])
+        sctlrs.add(registers.get(row.sctlr, 5))
+        caches = {bool(s >> 2 & 1) for s in sctlrs if s & 1} or {True}
+        fields = [f for n in range(len(row.halves)) for f in (f"IRGN{n}", f"ORGN{n}")]
+        walks = {bool(row.fields[name].get(tcr)) for tcr in tcrs for name in fields}
+        return {walk and cache for walk in walks for cache in caches}
+
+
+def _value(step: Step, event: Msr) -> int:
+    if event.value is None:
+        raise InvalidError(
+            f"{step.pc:#x}: {step.text}: writes an unknown value to {event.register}"
+        )
+    return event.value
+
+
+def _synchronizing(bit: str) -> Callable[[Machine, Step, program.Event], bool]:
+    """With FEAT_ExS, SCTLR_ELx.EIS or EOS says whether the exception synchronizes."""
+
+    def check(machine: Machine, step: Step, event: program.Event) -> bool:
+        if not machine.options.exs:
+            return True
+        el = event.el if isinstance(event, ExceptionEntry) else step.el
+        sctlr = machine.problem.registers.get(f"SCTLR_EL{el}", 0)
+        return bool(REGISTERS["SCTLR_EL1"][bit].get(sctlr))
+
+    return check
+
+
+def _register(stems: tuple[str, ...]) -> Callable[[Machine, Step, program.Event], bool]:
+    def check(machine: Machine, step: Step, event: program.Event) -> bool:
+        return isinstance(event, Msr) and event.register.rpartition("_")[0] in stems
+
+    return check
+
+
+def _to_table(machine: Machine, step: Step, event: program.Event) -> bool:
+    if not isinstance(event, Store):
+        return False
+    pa, _ = machine.locate(step, event.va)
+    return any(machine.tables.is_table(at) for at in range(pa & ~7, pa + event.size, 8))
+
+
+# DC CVAU is not enough: walks are coherent at the Point of Coherency.
+_TO_POC = ("CVAC", "CIVAC", "IVAC", "CVAP", "CVADP")
+
+_WHEN: dict[str, Callable[[Machine, Step, program.Event], bool]] = {
+    "always": lambda machine, step, event: True,
+    "TTBRn_ELx": _register(("TTBR0", "TTBR1")),
+    "TCR_ELx": _register(("TCR",)),
+    "SCTLR_ELx": _register(("SCTLR",)),
+    "MAIR_ELx": _register(("MAIR",)),
+    "synchronizing": lambda m, s, e: _synchronizing(
+        "EIS" if isinstance(e, ExceptionEntry) else "EOS"
+    )(m, s, e),
+    "to EL2": lambda m, s, e: isinstance(e, ExceptionEntry) and e.el == 2 and s.el < 2,
+    "from EL2": lambda m, s, e: isinstance(e, Eret) and s.el == 2 and e.el < 2,
+    "to a table": _to_table,
+    "by address to PoC": lambda m, s, e: isinstance(e, Dc) and e.op in _TO_POC,
+    "not LD": lambda m, s, e: isinstance(e, Dsb) and e.kind != "LD",
+    "full": lambda m, s, e: isinstance(e, Dsb) and not e.kind,
+}

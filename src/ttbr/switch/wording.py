@@ -1,0 +1,162 @@
+"""The proof in words: lines of text from findings, explanations, repairs and barriers."""
+
+from collections.abc import Iterator
+
+from ttbr.arch.attributes import PW, PX, UR, UW, UX, memory_text, permission_text
+from ttbr.switch.configs import Config
+from ttbr.switch.explain import Barrier, Explanation, Fetched, History, Repair
+from ttbr.switch.judge import KINDS, Clash, Finding, Flat, Hit
+from ttbr.switch.prove import Proof, Result
+from ttbr.switch.saturate import Stop
+from ttbr.switch.tlb import Entry, Leaf, Part
+
+__all__ = [
+    "barrier_lines",
+    "config_text",
+    "entry_text",
+    "explanation_lines",
+    "proof_lines",
+    "repair_text",
+]
+
+
+def access_text(need: int) -> str:
+    """What an access is, from its permission bit."""
+    name = "fetch" if need & (PX | UX) else "write" if need & (PW | UW) else "read"
+    return f"EL0 {name}" if need & (UR | UW | UX) else name
+
+
+def step_text(result: Result, number: int) -> str:
+    """``#6 ldr x0, [x1]``, or the start or end of the trace."""
+    steps = result.problem.steps
+    if number < 0:
+        return "#0 (before the first instruction)"
+    if number >= len(steps):
+        return f"#{number} (after the last instruction)"
+    where = f"  ({steps[number].where})" if steps[number].where else ""
+    return f"#{number} {steps[number].text}{where}"
+
+
+def config_text(config: Config | None) -> str:
+    """The registers that a walk used."""
+    if config is None:
+        return "unknown registers"
+    if not config.enabled:
+        return "MMU off"
+    names = [n for n in config.values if n not in ("TCR", "WXN", "MAIR")]
+    shown = [
+        f"{name}={config.values[name]:#x}"
+        if name.startswith("TTBR")
+        else f"{name}={config.values[name]}"
+        for name in names
+    ]
+    if config.p is not None:
+        shown.append(config.p.granule.name)
+    other = "another PE's " if config.environment else ""
+    return other + " ".join(shown)
+
+
+def entry_text(entry: Entry, regime: str) -> str:
+    """One TLB entry."""
+    if isinstance(entry, Leaf):
+        tag = "" if regime == "EL2" else ", global" if entry.tag is None else f", ASID {entry.tag}"
+        size = f"level {entry.level}{', contiguous' if entry.span != entry.size else ''}"
+        return (
+            f"leaf {entry.va:#x} -> {entry.translate(entry.va):#x} {memory_text(entry.attr)} "
+            f"{permission_text(entry.permissions, regime != 'EL2')} ({size}{tag})"
+        )
+    if isinstance(entry, Part):
+        tag = "" if entry.tag is None else f", ASID {entry.tag}"
+        return (
+            f"partial walk of {entry.va:#x}: go on at level {entry.level} in {entry.table:#x}{tag}"
+        )
+    return "unknown entries"
+
+
+def _path(path: tuple[Fetched, ...]) -> str:
+    return " -> ".join(f"L{f.level}@{f.location:#x}={f.value:#x}" for f in path)
+
+
+def _outcome(finding: Finding) -> str:
+    outcome, regime = finding.outcome, finding.access.regime
+    if isinstance(outcome, Flat):
+        return f"PA {finding.access.va:#x}, MMU off"
+    if isinstance(outcome, Hit):
+        pa = outcome.output + (finding.access.va & 0xFFF)
+        rights = permission_text(outcome.permissions, regime != "EL2")
+        return f"PA {pa:#x} {memory_text(outcome.attr)} {rights}"
+    if isinstance(outcome, Stop):
+        at = "" if outcome.location is None else f" at {outcome.location:#x}"
+        return f"{outcome.reason}, level {outcome.level}{at}, under {config_text(outcome.config)}"
+    if isinstance(outcome, Clash):
+        return f"{entry_text(outcome.a, regime)} with {entry_text(outcome.b, regime)}"
+    return f"any entry from before, under {config_text(outcome.config)}"
+
+
+def _history(result: Result, history: History, regime: str, indent: str) -> Iterator[str]:
+    yield f"{indent}{step_text(result, history.step)}: walk under {config_text(history.config)}"
+    if history.resumed is not None:
+        yield from _history(result, history.resumed, regime, indent + "  ")
+    if history.path:
+        yield f"{indent}  {_path(history.path)}"
+    yield f"{indent}  cached: {entry_text(history.entry, regime)}"
+    for step, why in history.survived:
+        yield f"{indent}  {step_text(result, step)}: {why}"
+
+
+def explanation_lines(
+    result: Result, explanation: Explanation, fix: Repair | None = None
+) -> list[str]:
+    """The counterexample as a kernel engineer reads it."""
+    finding = explanation.finding
+    access = finding.access
+    what = "a store" if finding.kind == "BBM" else f"{access_text(access.need)} of {access.va:#x}"
+    lines = [
+        f"{finding.kind}  at {step_text(result, access.step)}",
+        f" {what}: {KINDS[finding.kind]}",
+    ]
+    if finding.intent is not None:
+        meant = finding.intent.output(access.va)
+        goal = "unmapped" if meant is None else f"PA {meant:#x} {memory_text(finding.intent.attr)}"
+        lines.append(f" intended  {goal}")
+    lines.append(f" possible  {_outcome(finding)}")
+    cause = result.timeline.points[finding.point]
+    if finding.kind != "BBM" and finding.point != access.now:
+        lines.append(f" translated already after {step_text(result, cause.step)}")
+    for history in explanation.histories:
+        lines.append(" how")
+        lines += _history(result, history, access.regime, "   ")
+    lines += [f" rule      {rule}" for rule in explanation.rules]
+    if fix is not None:
+        lines.append(f" fix       {repair_text(result, fix)}  [re-checked: SAFE]")
+    return lines
+
+
+def repair_text(result: Result, fix: Repair) -> str:
+    """``insert isb before #4 …``."""
+    what = " ; ".join(fix.texts)
+    target = step_text(result, fix.step)
+    if fix.what == "insert":
+        return f"insert {what} before {target}"
+    return f"move #{fix.origin} {what} before {target}"
+
+
+def barrier_lines(barriers: tuple[Barrier, ...]) -> list[str]:
+    """The drop-one table of a safe trace."""
+    return [
+        f"#{b.step} {b.text}: "
+        + (f"without it {', '.join(b.kinds)}" if b.carries else "redundant here")
+        for b in barriers
+    ]
+
+
+def proof_lines(proof: Proof) -> list[str]:
+    """The verdict and one line for each finding or assumption."""
+    lines = [proof.verdict]
+    for name in proof.assuming:
+        kinds = ", ".join(proof.dropped[name].kinds)
+        lines.append(f" without {name}: {kinds}" if kinds else f" {name} together with the others")
+    for finding in proof.result.findings:
+        where = step_text(proof.result, finding.access.step)
+        lines.append(f" {finding.kind} at {where}: {_outcome(finding)}")
+    return lines
