@@ -22,6 +22,8 @@ COMMANDS = {
     "boards": "list boards, or show one (a name, a device tree, /proc/iomem, a UEFI log)",
     "plan": "plan the ID map and the HYP tables of a kernel on a board",
     "prove": "prove that an MMU switch is safe, or show a counterexample",
+    "run": "run a switch on an emulated CPU (Unicorn or QEMU)",
+    "verify": "build, prove, run and probe a plan, and say whether all agree",
     "build": "build tables from a plan or from regions, and write them out",
 }
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ttbr.boards import Board
     from ttbr.linux.config import KernelConfig
 
-__all__ = ["add_kernel", "board_of", "config_of", "configure", "replan", "run"]
+__all__ = ["add_kernel", "board_of", "config_of", "configure", "planned_from", "replan", "run"]
 
 
 def add_kernel(parser: "ArgumentParser", required: bool = True) -> None:
@@ -71,6 +71,15 @@ def config_of(options: "Namespace", board: "Board") -> "KernelConfig":
         kaslr=options.kaslr,
         hotplug=not options.no_hotplug,
     )
+
+
+def planned_from(options: "Namespace") -> "tuple[Board, KernelConfig]":
+    """(board, kernel) for --strategy and --sequence of other commands."""
+    for name in ("board", "va_bits", "era"):
+        if getattr(options, name) is None:
+            raise InvalidError(f"--strategy and --sequence need --{name.replace('_', '-')}")
+    board = board_of(options.board)
+    return board, config_of(options, board)
 
 
 _KERNEL = (

@@ -37,15 +37,11 @@ def configure(parser: "ArgumentParser") -> None:
 
 def _planned(options: "Namespace") -> "Problem":
     """The problem of --strategy or --sequence."""
-    from ttbr.cli.plan import board_of, config_of
+    from ttbr.cli.plan import planned_from
     from ttbr.linux.strategies import plan
     from ttbr.switch.planned import el1_problem, planned_problem, vhe_problem
 
-    for name in ("board", "va_bits", "era"):
-        if getattr(options, name) is None:
-            raise InvalidError(f"--strategy and --sequence need --{name.replace('_', '-')}")
-    board = board_of(options.board)
-    config = config_of(options, board)
+    board, config = planned_from(options)
     if options.sequence is not None:
         return el1_problem(options.sequence, config, board)
     if options.strategy == "vhe":

@@ -8,7 +8,7 @@ the runs of all tables in play and gives one address for each class of such addr
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -361,32 +361,39 @@ def _pages(wanted: _Ranges) -> Iterator[tuple[int, Intent]]:
             yield va, intent
 
 
-def reaching(line: Timeline, regime: str, locations: Iterable[int]) -> Iterator[int]:
-    """An address whose walk reads each of the stored-to *locations*, where there is one."""
-    missing = set(locations)
+def reaching(line: Timeline, regime: str, read: Mapping[int, set[int]]) -> Iterator[int]:
+    """An address for each root and each stored-to descriptor that walks from this root read.
+
+    *read* are the locations, by root, that other addresses have read from it already.
+    """
     for upper in range(len(ROWS[regime].halves)):
-        layouts = _layouts(configs_in_play(line, regime, upper))
         lister = _Lister(line, _Ranges([]))
-        for layout in layouts:
-            seen: set[tuple[int, int]] = set()
-            work = [(layout.level, layout.root, layout.mask, layout.base)]
-            while work and missing:
-                level, table, mask, va = work.pop()
-                if (level, table) in seen or table >> layout.format.output_bits:
-                    continue
-                seen.add((level, table))
-                shift = layout.format.granule.level_shift(level)
-                for first, _, sign, _, target in lister.items(layout.format, level, table, mask):
-                    at = va + (first << shift)
-                    goals = [(sign, target)]
-                    if sign == "stored":
-                        if target in missing:
-                            missing.discard(target)
-                            yield at
-                        items = [
-                            lister.item(layout.format, level, v) for v in lister.values[target]
-                        ]
-                        goals = [(item[0], item[2]) for item in items]
-                    for kind, goal in goals:
-                        if kind == TABLE and line.tables.is_table(goal):
-                            work.append((level + 1, goal, layout.format.granule.entries - 1, at))
+        for layout in _layouts(configs_in_play(line, regime, upper)):
+            missing = set(line.stored - read.get(layout.root, set()))
+            yield from _search(lister, layout, missing)
+
+
+def _search(lister: _Lister, layout: Layout, missing: set[int]) -> Iterator[int]:
+    """Addresses of *layout* whose walks read the *missing* locations; each table is read once."""
+    f = layout.format
+    seen: set[tuple[int, int]] = set()
+    work = [(layout.level, layout.root, layout.mask, layout.base)]
+    while work and missing:
+        level, table, mask, va = work.pop()
+        if (level, table) in seen or table >> f.output_bits:
+            continue
+        seen.add((level, table))
+        for first, _, sign, _, target in lister.items(f, level, table, mask):
+            at = va + (first << f.granule.level_shift(level))
+            below = [(sign, target)]
+            if sign == "stored":
+                if target in missing:
+                    missing.discard(target)
+                    yield at
+                items = [lister.item(f, level, value) for value in lister.values[target]]
+                below = [(item[0], item[2]) for item in items]
+            work += [
+                (level + 1, goal, f.granule.entries - 1, at)
+                for kind, goal in below
+                if kind == TABLE and lister.tables.is_table(goal)
+            ]

@@ -13,12 +13,12 @@ from typing import NamedTuple
 from ttbr.arch.regime import EL1, EL2, EL20
 from ttbr.errors import InvalidError
 from ttbr.switch.configs import Config
-from ttbr.switch.judge import Clash, Finding, Hit, Slice
+from ttbr.switch.judge import Clash, Finding, Hit, Slice, Stale
 from ttbr.switch.problem import Problem, regime_at
 from ttbr.switch.program import Dsb, Event, Isb, Step, Store, Tlbi
 from ttbr.switch.prove import Result, prove
 from ttbr.switch.saturate import Stop
-from ttbr.switch.tlb import Entry, Leaf, Part, removes
+from ttbr.switch.tlb import JUNK, UNKNOWN, Entry, Leaf, Part, removes
 from ttbr.switch.tlbi import tlbi_by_name
 
 __all__ = [
@@ -94,6 +94,8 @@ def explain(finding: Finding) -> Explanation:
         entries = [outcome.a, outcome.b]
     elif isinstance(outcome, Stop) and outcome.parent is not None:
         entries = [outcome.parent]
+    elif isinstance(outcome, Stale):
+        entries = [JUNK if outcome.junk else UNKNOWN]
     world = piece.worlds[number]
     histories = tuple(_history(piece, e, number) for e in entries if e in world)
     rules = list(_RULES[finding.kind])

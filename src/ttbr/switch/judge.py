@@ -7,12 +7,13 @@ compares every outcome that they and a fresh walk allow with what the intent say
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from ttbr.arch.attributes import PX, UX, is_device
 from ttbr.switch.configs import ROWS, Config
 from ttbr.switch.problem import A_IC, Intent
 from ttbr.switch.saturate import Entries, Note, Origin, Stop, Walker
 from ttbr.switch.state import OUT, Point
 from ttbr.switch.timeline import Access, Timeline
-from ttbr.switch.tlb import CONFLICT, GLOBAL, UNKNOWN, Copy, Leaf, Part, conflict, removes
+from ttbr.switch.tlb import CONFLICT, GLOBAL, JUNK, UNKNOWN, Copy, Leaf, Part, conflict, removes
 from ttbr.walk.translate import leaf_permissions
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Flat",
     "Hit",
     "Slice",
+    "Stale",
     "judge",
 ]
 
@@ -50,9 +52,14 @@ KINDS: dict[str, str] = {
 
 
 class Flat(NamedTuple):
-    """The MMU is off for the access: the output address is the address (R_WFZPW)."""
+    """The MMU is off for the access: the output address is the address (R_WFZPW).
+
+    A data access is then Device-nGnRnE. That is as meant where the MMU is known to be off, but not
+    when it may be on as well (`mixed`).
+    """
 
     output: int
+    mixed: bool
 
 
 class Hit(NamedTuple):
@@ -76,9 +83,10 @@ class Clash(NamedTuple):
 
 
 class Stale(NamedTuple):
-    """Unknown entries may match."""
+    """Unknown entries may match, or with `junk` what a walk of something that is no table made."""
 
     config: Config
+    junk: bool
 
 
 Outcome = Flat | Hit | Clash | Stop | Stale
@@ -210,14 +218,14 @@ class Slice:
     def _lookup(self, number: int, ordered: bool) -> Iterable[Outcome]:
         point, entries = self.line.points[number], self.worlds[number]
         configs = self.line.configs(point, self.regime, self.upper)
-        for c in configs:
-            if not c.enabled:
-                yield Flat(self.va)
         live = [c for c in configs if c.enabled]
+        if len(live) < len(configs):
+            yield Flat(self.va, bool(live))
         if not live:
             return
-        if UNKNOWN in entries:
-            yield Stale(live[0])
+        for entry in (UNKNOWN, JUNK):
+            if entry in entries:
+                yield Stale(live[0], entry.junk)
         note = Note()
         self.walker.close(entries, live, point.visible, number, note)
         stops = note.stops
@@ -264,7 +272,7 @@ class Slice:
         match = [e for e in entries if isinstance(e, Part) and e.tag in (GLOBAL, c.asid)]
         for i, a in enumerate(match):
             for b in match[:i]:
-                if a.level == b.level and a.shift == b.shift and a.table != b.table:
+                if a.level == b.level and a.table != b.table:
                     yield Clash(CONFLICT, b, a, c)
 
 
@@ -277,12 +285,13 @@ def _kinds(outcome: Outcome, va: int, need: int, intent: Intent) -> list[str]:
     if isinstance(outcome, Clash):
         return [outcome.kind]
     if isinstance(outcome, Stale):
-        return [UNKNOWN_TLB]
+        return [JUNK_WALK if outcome.junk else UNKNOWN_TLB]
     page = va & ~0xFFF
     if outcome.output != intent.output(page):
         return [WRONG_PA]
     if isinstance(outcome, Flat):
-        return []
+        data = not need & (PX | UX)
+        return [ATTR] if outcome.mixed and data and not is_device(intent.attr) else []
     kinds = []
     if outcome.attr != intent.attr:
         kinds.append(ATTR)

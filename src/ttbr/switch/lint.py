@@ -67,7 +67,8 @@ def _stale(piece: Slice, number: int, location: int, value: int) -> Iterator[Fin
             if entry.tag is not None and entry.tag != c.asid:
                 continue
             assert c.decoder is not None
-            read = Read(level, c.decoder, c, entry.hierarchical, None)
+            va = entry.va if isinstance(entry, Leaf) else piece.va
+            read = Read(va, level, c.decoder, c, entry.hierarchical)
             new = set(_leaves(piece, number, read, location, value))
             old = (
                 {entry}
@@ -79,7 +80,7 @@ def _stale(piece: Slice, number: int, location: int, value: int) -> Iterator[Fin
 
 def _leaves(piece: Slice, number: int, read: Read, location: int, value: int) -> Iterator[Leaf]:
     """The leaves that *value*, read at *location*, leads to with the memory at a point."""
-    point, decoder, va = piece.line.points[number], read.decoder, piece.va
+    point, decoder, va = piece.line.points[number], read.decoder, read.va
     kind = descriptor_type(value, read.level, decoder.granule, decoder.wide)
     if kind != TABLE:
         if kind in ("block", "page"):
@@ -101,7 +102,7 @@ def _leaves(piece: Slice, number: int, read: Read, location: int, value: int) ->
     level = read.level + 1
     below = table + (va >> decoder.shifts[level] & decoder.mask) * 8
     hierarchical = read.hierarchical | value
-    next_read = Read(level, decoder, read.config, hierarchical, None)
+    next_read = Read(va, level, decoder, read.config, hierarchical)
     for word in point.visible.get(below) or (piece.line.tables[below],):
         if word is not None:
             yield from _leaves(piece, number, next_read, below, word)
@@ -113,8 +114,8 @@ def _compare(
     for a in old:
         for b in new:
             plain = a._replace(descriptor=a.descriptor & ~_CONTIGUOUS)
-            if conflict(plain, b, piece.va, piece.bbm) == CONFLICT:
+            if conflict(plain, b, read.va, piece.bbm) == CONFLICT:
                 point = piece.line.points[number]
-                access = Access(point.step, piece.regime, piece.va, 0, number - 1, number)
+                access = Access(point.step, piece.regime, read.va, 0, number - 1, number)
                 clash = Clash(CONFLICT, a, b, read.config)
                 yield Finding(BBM, access, number, clash, None, piece)

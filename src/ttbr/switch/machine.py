@@ -111,12 +111,13 @@ class Machine:
         self.regimes: dict[str, Registers] = {}
         for regime in {regime_at(step) for step in problem.steps}:
             row = ROWS[regime]
-            missing = [name for name in row.ttbrs[:1] if name not in problem.registers]
-            if missing:
-                raise InvalidError(f"register {missing[0]} is missing")
-            pair = tuple(problem.registers.get(name, 0) for name in row.ttbrs)
             walking = IN if regime == here else DRAINING
             fields = initial_fields(row, problem.registers)
+            disabled = [fields.get(f"EPD{n}") == (1,) for n in range(len(row.ttbrs))]
+            for name, off in zip(row.ttbrs, disabled, strict=True):
+                if name not in problem.registers and not off:
+                    raise InvalidError(f"register {name} is missing")
+            pair = tuple(problem.registers.get(name, 0) for name in row.ttbrs)
             self.regimes[regime] = Registers(((*pair, 0)[:2],), fields, walking)  # type: ignore[arg-type]
         self.cacheable = {name: self._walk_cacheability(name) for name in self.regimes}
         self.writes = Writes(tables)
@@ -216,10 +217,11 @@ class Machine:
             raise InvalidError(
                 f"{step.pc:#x}: {step.text}: stores an unknown value to the table at {pa:#x}"
             )
-        m, c = (self.regimes[regime].fields[name][-1] for name in ("M", "C"))
         attr = intent.attr if intent is not None else NORMAL_WB
-        cacheable = bool(m and c) and not is_device(attr) and attr != NORMAL_NC
-        agrees = self.cacheable[regime] == {cacheable}
+        normal = not is_device(attr) and attr != NORMAL_NC
+        fields = self.regimes[regime].fields
+        stores = {bool(m and c and normal) for m in fields["M"] for c in fields["C"]}
+        agrees = stores | self.cacheable[regime] in ({True}, {False})
         self.stored = self.writes.store(pa, event.size, event.value, agrees)
         self.changed = True
 
@@ -336,9 +338,12 @@ class Machine:
             tcrs.add(registers[row.tcr])
         sctlrs.add(registers.get(row.sctlr, 5))
         caches = {bool(s >> 2 & 1) for s in sctlrs if s & 1} or {True}
-        fields = [f for n in range(len(row.halves)) for f in (f"IRGN{n}", f"ORGN{n}")]
-        walks = {bool(row.fields[name].get(tcr)) for tcr in tcrs for name in fields}
-        return {walk and cache for walk in walks for cache in caches}
+        walks = set()
+        for n in range(len(row.halves)):
+            walked = [t for t in tcrs if len(row.halves) == 1 or not row.fields[f"EPD{n}"].get(t)]
+            for name in (f"IRGN{n}", f"ORGN{n}"):
+                walks |= {bool(row.fields[name].get(tcr)) for tcr in walked}
+        return {walk and cache for walk in walks for cache in caches} or {True}
 
 
 def _value(step: Step, event: Msr) -> int:

@@ -28,6 +28,8 @@ from ttbr.switch.program import Code, Layout, Trace
 __all__ = [
     "EL1_SEQUENCES",
     "el1_problem",
+    "el1_sequence",
+    "vhe_start",
     "planned_code",
     "planned_problem",
     "vhe_problem",
@@ -155,6 +157,17 @@ def _el1_tables(config: KernelConfig, memory: Memory) -> El1:
     return el1_tables(config, memory, Arena.at(base, config.granule))
 
 
+def el1_sequence(
+    name: str, config: KernelConfig, memory: Memory
+) -> tuple[El1, Sequence, Tables, Tables]:
+    """(tables, routine, what is at TTBR0_EL1 before it, and after it) of EL1 sequence *name*."""
+    if name not in EL1_SEQUENCES:
+        raise InvalidError(f"sequence {name!r}: must be one of {', '.join(EL1_SEQUENCES)}")
+    routine = sequence(name, config.release)
+    made = _el1_tables(config, memory)
+    return made, routine, getattr(made, EL1_SEQUENCES[name][0]), _after(made, name, routine)
+
+
 def el1_problem(
     name: str, config: KernelConfig, memory: Memory, options: Options | None = None
 ) -> Problem:
@@ -162,12 +175,8 @@ def el1_problem(
 
     `InvalidError` for another name, `UnsupportedError` where the release does not have it.
     """
-    if name not in EL1_SEQUENCES:
-        raise InvalidError(f"sequence {name!r}: must be one of {', '.join(EL1_SEQUENCES)}")
-    routine = sequence(name, config.release)
-    made = _el1_tables(config, memory)
-    after = _after(made, name, routine)
-    registers = made.registers(getattr(made, EL1_SEQUENCES[name][0])) | {"HCR_EL2": HCR_RW}
+    made, routine, before, after = el1_sequence(name, config, memory)
+    registers = made.registers(before) | {"HCR_EL2": HCR_RW}
     if not routine.mmu:
         registers["SCTLR_EL1"] &= ~1
     leaves = after in (made.process, made.reserved)
@@ -182,6 +191,15 @@ def vhe_problem(config: KernelConfig, memory: Memory, options: Options | None = 
 
     It starts after HCR_EL2 was written, with E2H and TGE set and the EL2 MMU off.
     """
+    made, routine, registers, values = vhe_start(config, memory)
+    intents = _el1_intents(made, memory, "vhe", False, True)
+    return _kernel_problem("vhe", made, routine, registers, values, intents, options)
+
+
+def vhe_start(
+    config: KernelConfig, memory: Memory
+) -> tuple[El1, Sequence, dict[str, int], dict[str, int]]:
+    """(tables, routine, registers at its start, values of its inputs) of enter_vhe."""
     routine = sequence("enter-vhe", config.release)
     made = _el1_tables(config, memory)
     el1 = made.registers(made.idmap)
@@ -196,8 +214,7 @@ def vhe_problem(config: KernelConfig, memory: Memory, options: Options | None = 
     }
     registers = {name.replace("_EL1", "_EL2"): value for name, value in el1.items()}
     registers |= {"HCR_EL2": hcr, "SCTLR_EL2": registers["SCTLR_EL2"] & ~1}
-    intents = _el1_intents(made, memory, "vhe", False, True)
-    return _kernel_problem("vhe", made, routine, registers, values, intents, options)
+    return made, routine, registers, values
 
 
 def _kernel_problem(

@@ -76,8 +76,10 @@ def prove(problem: Problem) -> Result:
         key = (access.regime, access.va & ~0xFFF)
         if key not in slices:
             slices[key] = Slice(line, *key)
-    _run(line, slices.values())
+    for piece in slices.values():
+        piece.run()
     _add_stored(line, slices)
+    _share_copies(line, list(slices.values()))
     findings = []
     seen = set()
     for access, intent in wanted:
@@ -94,17 +96,20 @@ def prove(problem: Problem) -> Result:
 
 
 def _add_stored(line: Timeline, slices: dict[tuple[str, int], Slice]) -> None:
-    """A slice for each stored-to descriptor that no judged address reads, for the lint."""
+    """A slice for each stored-to descriptor that no judged address reads from one of the roots:
+    for the lint, and for what is copied by physical address on the way."""
+    if not line.stored:
+        return
     for regime in line.intents:
-        read: set[int] = set()
+        read: dict[int, set[int]] = {}
         for piece in slices.values():
             if piece.regime == regime:
-                read = read.union(*piece.touched.values())
-        for va in reaching(line, regime, line.stored - read) if line.stored - read else ():
-            key = (regime, va & ~0xFFF)
-            if key not in slices:
-                slices[key] = Slice(line, *key)
-                slices[key].run()
+                for number, locations in piece.touched.items():
+                    for c in line.configs(line.points[number], regime, piece.upper):
+                        if c.p is not None:
+                            read.setdefault(c.p.root, set()).update(locations)
+        for va in reaching(line, regime, read):
+            slices.setdefault((regime, va & ~0xFFF), Slice(line, regime, va & ~0xFFF))
 
 
 def _wanted(line: Timeline) -> Iterator[tuple[Access, Intent]]:
@@ -142,11 +147,11 @@ def _covered(
                 yield Access(step, regime, va, need, since, now), intent
 
 
-def _run(line: Timeline, slices: Iterable[Slice]) -> None:
-    """Run all slices; again while copies by physical address pass from one to another."""
-    pieces = list(slices)
+def _share_copies(line: Timeline, pieces: list[Slice]) -> None:
+    """Run what has not run; and run again while copies by physical address pass between slices."""
     for piece in pieces:
-        piece.run()
+        if not piece.worlds:
+            piece.run()
     if line.problem.options.ntlbpa or not line.stored:
         return
     pools: dict[str, dict[int, set[int]]] = {}

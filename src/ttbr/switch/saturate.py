@@ -13,7 +13,7 @@ from ttbr.arch.attributes import reported_shareability
 from ttbr.arch.descriptors import INVALID, RESERVED, TABLE, descriptor_type, output_address
 from ttbr.switch.configs import Config, Decoder
 from ttbr.switch.descriptors import TableMemory
-from ttbr.switch.tlb import GLOBAL, Copy, Entry, Leaf, Part
+from ttbr.switch.tlb import GLOBAL, JUNK, Copy, Entry, Leaf, Part
 from ttbr.walk.translate import HIERARCHICAL, leaf_permissions
 
 __all__ = ["Entries", "Note", "Origin", "Read", "Stop", "Walker", "make_leaf"]
@@ -50,13 +50,14 @@ class Stop(NamedTuple):
 
 
 class Read(NamedTuple):
-    """A descriptor read at `level`: where a store to it would act."""
+    """A descriptor read at `level` for `va`: where a store to it would act. It may be that of
+    another member of the address's contiguous group."""
 
+    va: int
     level: int
     decoder: Decoder
     config: Config
     hierarchical: int
-    parent: Part | None
 
 
 class Note:
@@ -212,13 +213,11 @@ class _Run:
         decoder, level = item.decoder, item.level
         shift = decoder.shifts[level]
         location = item.table + (self.va >> shift & item.mask) * 8
-        if self.note is not None and location in self.walker.stored:
-            self.note.reads.setdefault(location, []).append(
-                Read(level, decoder, item.config, item.hierarchical, item.parent)
-            )
+        self.reads(item, self.va, location)
         for value in self.values(location, item.config):
             if value is None:
                 self.stop("junk", "no table there", item, location, None)
+                self.add(JUNK, item.config, item.parent)
                 continue
             kind = descriptor_type(value, level, decoder.granule, decoder.wide)
             if kind in (INVALID, RESERVED):
@@ -229,6 +228,11 @@ class _Run:
                 self.leaf(item, location, value)
         if level in decoder.contiguous:
             self.group(item, shift)
+
+    def reads(self, item: _Work, va: int, location: int) -> None:
+        if self.note is not None and location in self.walker.stored:
+            read = Read(va, item.level, item.decoder, item.config, item.hierarchical)
+            self.note.reads.setdefault(location, []).append(read)
 
     def stop(self, kind: str, reason: str, item: _Work, location: int, value: int | None) -> None:
         if self.note is not None and not item.config.environment:
@@ -288,6 +292,7 @@ class _Run:
             if member == index:
                 continue
             va = self.va + ((member - index) << shift)
+            self.reads(item, va, location)
             for value in self.values(location, item.config):
                 if value is None or not value & _CONTIGUOUS:
                     continue

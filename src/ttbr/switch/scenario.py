@@ -52,6 +52,7 @@ the program, and ``table.root`` and ``table.REGISTER`` of each table.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ttbr.arch.geometry import granule
@@ -60,7 +61,7 @@ from ttbr.errors import InvalidError, MemoryFault, UnreadableError
 from ttbr.memory.segments import Segment
 from ttbr.switch.document import Section, parse, within
 from ttbr.switch.problem import ASSUMPTIONS, Environment, Intent, Options, Problem
-from ttbr.switch.program import Msr, Trace
+from ttbr.switch.program import Code, Msr, Trace
 from ttbr.switch.scenario_intent import read_intents
 from ttbr.switch.scenario_program import load_program, run_program
 from ttbr.switch.scenario_registers import REGIMES, read_register_section
@@ -87,7 +88,10 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A scenario as read: the question, the run that it asks about, and what is expected."""
+    """A scenario as read: the question, the run that it asks about, and what is expected.
+
+    `code` and `registers` (x0 to x30 and system registers) are what the run started from.
+    """
 
     name: str
     title: str
@@ -96,6 +100,8 @@ class Scenario:
     problem: Problem
     trace: Trace
     expected: Expectation | None
+    code: Code
+    registers: Mapping[str, int]
 
 
 def read_scenario(path: str | os.PathLike[str]) -> Scenario:
@@ -189,6 +195,8 @@ class _Reader:
             problem,
             trace,
             self.expected(),
+            code,
+            registers,
         )
 
     def name_places(self, forest: Forest, intents: tuple[Intent, ...]) -> None:

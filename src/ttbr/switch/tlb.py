@@ -16,6 +16,7 @@ __all__ = [
     "ABORT",
     "CONFLICT",
     "GLOBAL",
+    "JUNK",
     "UNKNOWN",
     "Copy",
     "Entry",
@@ -87,11 +88,15 @@ class Copy(NamedTuple):
 
 
 class Unknown(NamedTuple):
-    """Anything at all: what the TLB held before (R_BQCDZ: reset does not invalidate)."""
+    """Anything at all: what the TLB held before (R_BQCDZ: reset does not invalidate), or with
+    `junk` what a walk made of memory that is not a table. It does not go away with the tables that
+    led there."""
+
+    junk: bool
 
 
 Entry = Leaf | Part | Copy | Unknown
-UNKNOWN = Unknown()
+UNKNOWN, JUNK = Unknown(False), Unknown(True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +139,7 @@ def _hint_fits(scope: Scope, op: TlbiOp, entry: Leaf | Part) -> bool:
 def removes(tlbi: Invalidation, entry: Entry) -> bool:
     """Whether *entry* is in the guaranteed scope of *tlbi*; more may go (R_MMZTY).
 
-    ALL and VMALL take everything, and they alone unknown content (R_BLRKC). VA and VAA take leaves
+    ALL and VMALL take everything, and they alone what is unknown (R_BLRKC). VA and VAA take leaves
     and partial walks that cover the address, the last-level forms leaves only (R_JXKNN). ASID takes
     partial walks and non-global leaves of that ASID (C5.5, TLBI ASIDE1; the summary in D8.17.5.4
     reads narrower). A contiguous entry goes with the member that made it (R_LQLSD), a block with

@@ -8,7 +8,7 @@ from ttbr.switch.explain import Barrier, Explanation, Fetched, History, Repair
 from ttbr.switch.judge import KINDS, Clash, Finding, Flat, Hit
 from ttbr.switch.prove import Proof, Result
 from ttbr.switch.saturate import Stop
-from ttbr.switch.tlb import Entry, Leaf, Part
+from ttbr.switch.tlb import Entry, Leaf, Part, Unknown
 
 __all__ = [
     "barrier_lines",
@@ -70,7 +70,11 @@ def entry_text(entry: Entry, regime: str) -> str:
         return (
             f"partial walk of {entry.va:#x}: go on at level {entry.level} in {entry.table:#x}{tag}"
         )
-    return "unknown entries"
+    return (
+        "whatever a walk of junk made"
+        if isinstance(entry, Unknown) and entry.junk
+        else "unknown entries"
+    )
 
 
 def _path(path: tuple[Fetched, ...]) -> str:
@@ -90,11 +94,14 @@ def _outcome(finding: Finding) -> str:
         return f"{outcome.reason}, level {outcome.level}{at}, under {config_text(outcome.config)}"
     if isinstance(outcome, Clash):
         return f"{entry_text(outcome.a, regime)} with {entry_text(outcome.b, regime)}"
-    return f"any entry from before, under {config_text(outcome.config)}"
+    made = "what a walk of junk cached" if outcome.junk else "any entry from before"
+    return f"{made}, under {config_text(outcome.config)}"
 
 
 def _history(result: Result, history: History, regime: str, indent: str) -> Iterator[str]:
-    yield f"{indent}{step_text(result, history.step)}: walk under {config_text(history.config)}"
+    after = "" if history.step < 0 else "after "
+    made = f"{after}{step_text(result, history.step)}"
+    yield f"{indent}{made}: walk under {config_text(history.config)}"
     if history.resumed is not None:
         yield from _history(result, history.resumed, regime, indent + "  ")
     if history.path:

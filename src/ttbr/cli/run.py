@@ -1,0 +1,78 @@
+"""Run a switch on an emulated CPU: the same tables, registers and instructions that `prove` judges.
+
+Exit status: 0 it arrived, 1 it died, 2 bad use or no emulator.
+"""
+
+from ttbr.errors import InvalidError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from ttbr.emulate.run import Job, Outcome
+
+
+def configure(parser: "ArgumentParser") -> None:
+    from ttbr.cli.plan import add_kernel
+
+    parser.add_argument("scenario", metavar="SCENARIO.toml", nargs="?", help="a scenario file")
+    parser.add_argument("--strategy", metavar="NAME", help="the EL2 switch of this strategy")
+    parser.add_argument("--sequence", metavar="NAME", help="this EL1 sequence of Linux")
+    parser.add_argument("--board", metavar="BOARD", help="for --strategy and --sequence")
+    add_kernel(parser, required=False)
+    parser.add_argument("--on", choices=("unicorn", "qemu"), default="unicorn", help="the emulator")
+    parser.add_argument(
+        "--machine", choices=("virt", "sbsa-ref"), default="virt", help="with --on qemu"
+    )
+    parser.add_argument("--cold", action="store_true", help="flush the TLB before each step")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def job_from(options: "Namespace") -> "Job":
+    """The run that the arguments ask for."""
+    given = [name for name in ("scenario", "strategy", "sequence") if getattr(options, name)]
+    if len(given) != 1:
+        raise InvalidError("give one of SCENARIO.toml, --strategy and --sequence")
+    if options.scenario is not None:
+        from ttbr.emulate.scenario_job import scenario_job
+        from ttbr.switch.scenario import read_scenario
+
+        scenario = read_scenario(options.scenario)
+        return scenario_job(scenario.problem, scenario.code, scenario.registers)
+    from ttbr.cli.plan import planned_from
+    from ttbr.emulate.planned import planned_job, sequence_job
+
+    board, config = planned_from(options)
+    if options.sequence is not None:
+        return sequence_job(options.sequence, config, board)
+    return planned_job(options.strategy, config, board)
+
+
+def _outcome(options: "Namespace", job: "Job") -> "tuple[Outcome, str | None]":
+    """(what happened, what relied on stale TLB entries)."""
+    if options.on == "qemu":
+        from ttbr.emulate import qemu_run
+
+        if options.cold:
+            raise InvalidError("--cold: only Unicorn's TLB can be flushed at each step")
+        machine = qemu_run.SBSA_REF if options.machine == "sbsa-ref" else qemu_run.VIRT
+        return qemu_run.run(job, machine=machine), None
+    from ttbr.emulate import unicorn_run
+
+    if options.cold:
+        return unicorn_run.run(job, cold=True), None
+    both = unicorn_run.run_both(job)
+    return both.warm, both.stale
+
+
+def run(options: "Namespace") -> int:
+    from ttbr.report.executed import plain_outcome, text_outcome
+
+    outcome, stale = _outcome(options, job_from(options))
+    if options.json:
+        import json
+
+        print(json.dumps(plain_outcome(outcome, stale), indent=2))
+    else:
+        print(text_outcome(outcome, stale))
+    return int(not outcome.reached)

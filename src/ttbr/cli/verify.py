@@ -1,0 +1,42 @@
+"""Verify a plan: build, prove, run and probe it on emulated CPUs; one table at the end.
+
+PLAN is what `ttbr plan --json` printed. Exit status: 0 all agree, 1 a contradiction or an unsafe
+plan, 2 bad use or no emulator.
+"""
+
+from ttbr.errors import UnreadableError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+
+def configure(parser: "ArgumentParser") -> None:
+    parser.add_argument("plan", metavar="PLAN", help="a plan (JSON of `ttbr plan --json`)")
+    parser.add_argument(
+        "--on", choices=("unicorn", "qemu"), action="append", help="only on this (default: both)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(options: "Namespace") -> int:
+    import json
+
+    from ttbr.cli.build import _text
+    from ttbr.cli.plan import replan
+    from ttbr.emulate.verify import EMULATORS, verify
+    from ttbr.report.verified import plain_verified, text_verified
+
+    try:
+        request = json.loads(_text(options.plan)).get("request")
+    except (ValueError, AttributeError, RecursionError):
+        request = None
+    if not isinstance(request, dict):
+        raise UnreadableError(f"{options.plan}: not a plan: `ttbr plan --json` writes one")
+    board, config, strategy = replan(request, options.plan)
+    verified = verify(strategy, config, board, options.on or EMULATORS)
+    if options.json:
+        print(json.dumps(plain_verified(verified), indent=2))
+    else:
+        print(text_verified(verified))
+    return int(bool(verified.contradictions) or not verified.proof.result.safe)

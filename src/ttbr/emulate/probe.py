@@ -1,0 +1,75 @@
+"""Probe built tables with AT on an emulated CPU: at the edges of every leaf, and in the gaps.
+
+The answers are compared with the walk's through the quirk table (`ttbr.emulate.differential`).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from ttbr.arch.regime import EL1, EL2, EL3, EL20, WalkParams
+from ttbr.build import Tables
+from ttbr.emulate.differential import Report, compare_one
+from ttbr.emulate.scenarios import Question
+from ttbr.emulate.sides import Side
+from ttbr.errors import InvalidError
+from ttbr.memory.protocol import Memory
+from ttbr.walk import Run, runs
+
+__all__ = ["edges", "probe_tables"]
+
+# The AT operations that ask about a regime.
+OPERATIONS = {
+    EL1: ("S1E1R", "S1E1W", "S1E0R", "S1E0W"),
+    EL2: ("S1E2R", "S1E2W"),
+    EL20: ("S1E2R", "S1E2W"),
+    EL3: ("S1E3R", "S1E3W"),
+}
+PAGE = 4096
+
+
+def edges(memory: Memory, p: WalkParams, most: int = 1 << 16) -> list[int]:
+    """First and last byte of each run and of its first and last leaf, and the bytes beside them.
+
+    At most *most* addresses of half *p*; also the ends of the half and the addresses beyond them.
+    """
+    end = p.base + (1 << p.input_bits)
+    found = {p.base, end - 1, *((end,) if not p.upper else (p.base - 1,))}
+    for item in runs(memory, p):
+        if not isinstance(item, Run):
+            continue
+        size = item.leaf.size
+        for va in (item.va, item.va + size, item.end - size, item.end):
+            found |= {va - 1, va}
+        if len(found) >= most:
+            break
+    return sorted(va for va in found if 0 <= va < 1 << 64)
+
+
+def _pages(pages: Mapping[int, bytes]) -> dict[int, bytes]:
+    """Whole 4 KiB pages; a root smaller than that is padded with invalid descriptors."""
+    whole: dict[int, bytearray] = {}
+    for address, data in pages.items():
+        for at in range(address & -PAGE, address + len(data), PAGE):
+            page = whole.setdefault(at, bytearray(PAGE))
+            low, high = max(at, address), min(at + PAGE, address + len(data))
+            page[low - at : high - at] = data[low - address : high - address]
+    return {address: bytes(page) for address, page in whole.items()}
+
+
+def _questions(
+    tables: Tables, registers: Mapping[str, int], addresses: Iterable[int]
+) -> Iterator[Question]:
+    if tables.regime_name not in OPERATIONS:
+        raise InvalidError(f"{tables.regime_name}: only stage 1 is probed with AT")
+    asked, memory = list(addresses), _pages(tables.pages())
+    for operation in OPERATIONS[tables.regime_name]:
+        yield Question(tables.regime_name, operation, dict(registers), memory, asked)
+
+
+def probe_tables(side: Side, tables: Tables, registers: Mapping[str, int] | None = None) -> Report:
+    """Ask *side* about every edge of *tables*, under *registers* (default: those of the tables)."""
+    report = Report(f"{tables.regime_name} tables", 0)
+    found = edges(tables.memory(), tables.params)
+    given = tables.registers if registers is None else registers
+    for question in _questions(tables, given, found):
+        compare_one(side, question, report)
+    return report

@@ -1,0 +1,111 @@
+"""Verify a plan: build, prove, run and probe it, and say whether all of them agree.
+
+The prover answers for every CPU, an emulator for one. So a run that dies where the proof says safe
+is a contradiction; a run that arrives where the proof says unsafe is not.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ttbr.boards.board import Board
+from ttbr.build import Arena, Tables
+from ttbr.emulate.differential import Report
+from ttbr.emulate.planned import planned_job
+from ttbr.emulate.probe import probe_tables
+from ttbr.emulate.run import Outcome
+from ttbr.errors import InvalidError
+from ttbr.linux.config import KernelConfig
+from ttbr.linux.realise import realise, table_base
+from ttbr.linux.strategies import Plan, plan
+from ttbr.switch.planned import planned_problem, vhe_problem
+from ttbr.switch.prove import Proof, prove_all
+
+__all__ = ["EMULATORS", "Ran", "Verified", "verify"]
+
+EMULATORS = ("unicorn", "qemu")
+# Where QemuAt has RAM for tables.
+PROBE_BASE = 0x4100_0000
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One emulator: the run, what relied on stale TLB entries, and the probes of the tables."""
+
+    emulator: str
+    outcome: Outcome
+    stale: str | None
+    probed: tuple[Report, ...]
+
+    @property
+    def differences(self) -> int:
+        return sum(len(report.differences) for report in self.probed)
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was planned, proved and run. `contradictions` is empty when all agree."""
+
+    plan: Plan
+    proof: Proof
+    ran: tuple[Ran, ...]
+
+    @property
+    def contradictions(self) -> tuple[str, ...]:
+        found = []
+        for ran in self.ran:
+            if self.proof.result.safe and not ran.outcome.reached:
+                found.append(f"proved {self.proof.verdict}, but on {ran.emulator} it died")
+            if ran.differences:
+                found.append(f"{ran.differences} probes on {ran.emulator} differ from the walk")
+        return tuple(found)
+
+
+def _tables(chosen: Plan, base: int) -> tuple[Tables, ...]:
+    return realise(chosen, Arena.at(base, chosen.config.granule)).tables
+
+
+def _on_unicorn(strategy: str, config: KernelConfig, board: Board, chosen: Plan) -> Ran:
+    from ttbr.emulate.sides import UnicornSide
+    from ttbr.emulate.unicorn_at import UnicornAt
+    from ttbr.emulate.unicorn_run import run_both
+
+    both = run_both(planned_job(strategy, config, board))
+    with UnicornAt() as cpu:
+        side = UnicornSide(cpu)
+        probed = tuple(probe_tables(side, t) for t in _tables(chosen, table_base(chosen)))
+    return Ran("unicorn", both.warm, both.stale, probed)
+
+
+def _on_qemu(strategy: str, config: KernelConfig, board: Board, chosen: Plan) -> Ran:
+    from ttbr.emulate import qemu_run
+    from ttbr.emulate.qemu_at import QemuAt
+    from ttbr.emulate.sides import QemuSide
+
+    outcome = qemu_run.run(planned_job(strategy, config, board))
+    with QemuAt() as machine:
+        side = QemuSide(machine)
+        probed = tuple(probe_tables(side, t) for t in _tables(chosen, PROBE_BASE))
+    return Ran("qemu", outcome, None, probed)
+
+
+def verify(
+    strategy: str, config: KernelConfig, board: Board, emulators: Iterable[str] = EMULATORS
+) -> Verified:
+    """Prove *strategy* for *config* on *board*, and run and probe it on each of *emulators*.
+
+    `InvalidError` where the strategy has no tables for this board; ``vhe`` runs on QEMU only and
+    has no tables of its own to be probed.
+    """
+    chosen = plan(strategy, config, board)
+    if strategy == "vhe":
+        from ttbr.emulate import qemu_run
+
+        proof = prove_all(vhe_problem(config, board))
+        outcome = qemu_run.run(planned_job(strategy, config, board))
+        return Verified(chosen, proof, (Ran("qemu", outcome, None, ()),))
+    if not chosen.roots:
+        raise InvalidError(f"{strategy}: {chosen.why_not}")
+    proof = prove_all(planned_problem(chosen))
+    runners = {"unicorn": _on_unicorn, "qemu": _on_qemu}
+    ran = tuple(runners[name](strategy, config, board, chosen) for name in emulators)
+    return Verified(chosen, proof, ran)

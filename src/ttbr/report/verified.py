@@ -1,0 +1,47 @@
+"""The table of `ttbr verify`: what was planned, proved, run and probed, and whether they agree."""
+
+from ttbr.emulate.verify import Verified
+
+__all__ = ["plain_verified", "text_verified"]
+
+
+def text_verified(v: Verified) -> str:
+    """One line a step, and the conclusion."""
+    plan = v.plan
+    kinds = f" ({', '.join(v.proof.result.kinds)})" if v.proof.result.kinds else ""
+    rows = [
+        ("planned", f"{plan.strategy.name}, T0SZ {plan.boot_t0sz} then {plan.run_t0sz}"),
+        ("proved", f"{v.proof.verdict}{kinds}"),
+    ]
+    for ran in v.ran:
+        rows.append((f"run on {ran.emulator}", str(ran.outcome)))
+        if ran.stale:
+            rows.append(("", ran.stale))
+        probes = sum(report.probes for report in ran.probed)
+        if probes:
+            rows.append((f"probed on {ran.emulator}", f"{probes} AT, {ran.differences} differ"))
+    conclusion = "all agree" if not v.contradictions else "; ".join(v.contradictions)
+    rows.append(("conclusion", conclusion))
+    return "\n".join(f"{title:18}{text}" for title, text in rows)
+
+
+def plain_verified(v: Verified) -> dict[str, object]:
+    """The same as plain values."""
+    return {
+        "strategy": v.plan.strategy.name,
+        "t0sz": [v.plan.boot_t0sz, v.plan.run_t0sz],
+        "verdict": v.proof.verdict,
+        "kinds": list(v.proof.result.kinds),
+        "ran": [
+            {
+                "emulator": ran.emulator,
+                "reached": ran.outcome.reached,
+                "end": str(ran.outcome),
+                "stale": ran.stale,
+                "probes": sum(report.probes for report in ran.probed),
+                "differences": ran.differences,
+            }
+            for ran in v.ran
+        ],
+        "contradictions": list(v.contradictions),
+    }
