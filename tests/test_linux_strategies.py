@@ -86,7 +86,9 @@ def made(board: str, name: str) -> Realised:
 def regimes(done: Realised) -> tuple[Regime, Regime]:
     """How the first and the last root are walked, from the values that the sequence writes."""
     features = features_of_params(done.tables[0].params)
-    first = dict(done.registers) | {"SCTLR_EL2": done.values["sctlr"]}
+    values = done.values
+    first = {"TTBR0_EL2": values["boot_ttbr0"], "TCR_EL2": values["tcr"]}
+    first |= {"MAIR_EL2": values["mair"], "SCTLR_EL2": values["sctlr"]}
     last = first | {"TTBR0_EL2": done.values["run_ttbr0"], "TCR_EL2": done.values["run_tcr"]}
     return regime_of(first, EL2, features), regime_of(last, EL2, features)
 
@@ -118,6 +120,7 @@ def test_the_sequence_runs_through_mapped_code(board: str, name: str) -> None:
     code = assemble(sequence.text, done.entry)
     inputs = {x: done.values[value] for x, value in sequence.inputs.items()}
     state = dict(done.registers)
+    assert sequence.mmu or not any(state[n] for n in ("TTBR0_EL2", "TCR_EL2", "MAIR_EL2"))
     layout = Layout(done.entry, ((code, 0), (code, done.run_offset)))
     trace = run(layout, inputs | state, 2)
     assert len(trace.steps) >= len(code.instructions) - 1

@@ -127,6 +127,8 @@ def _finish(
     }
     registers = dict(boot)
     if not plan.sequence.mmu:
+        # Nothing is written yet: the sequence has to do it.
+        registers |= {"TTBR0_EL2": 0, "TCR_EL2": 0, "MAIR_EL2": 0}
         registers["SCTLR_EL2"] &= ~1
     return Realised(plan, tables, registers, values, entry, offset, exposed)
 

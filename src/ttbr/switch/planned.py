@@ -179,6 +179,8 @@ def el1_problem(
     registers = made.registers(before) | {"HCR_EL2": HCR_RW}
     if not routine.mmu:
         registers["SCTLR_EL1"] &= ~1
+    if name == "enable":  # it writes them all
+        registers |= dict.fromkeys(("TTBR0_EL1", "TTBR1_EL1", "TCR_EL1", "MAIR_EL1"), 0)
     leaves = after in (made.process, made.reserved)
     intents = _el1_intents(made, memory, name, leaves, routine.identity)
     return _kernel_problem(
@@ -212,8 +214,8 @@ def vhe_start(
         "mair": el1["MAIR_EL1"],
         "sctlr": el1["SCTLR_EL1"],
     }
-    registers = {name.replace("_EL1", "_EL2"): value for name, value in el1.items()}
-    registers |= {"HCR_EL2": hcr, "SCTLR_EL2": registers["SCTLR_EL2"] & ~1}
+    registers = dict.fromkeys(("TTBR0_EL2", "TTBR1_EL2", "TCR_EL2", "MAIR_EL2"), 0)
+    registers |= {"HCR_EL2": hcr, "SCTLR_EL2": el1["SCTLR_EL1"] & ~1}
     return made, routine, registers, values
 
 

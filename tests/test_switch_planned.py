@@ -1,0 +1,101 @@
+"""Verdicts of the strategies and of the EL1 sequences on real boards."""
+
+import pytest
+
+from ttbr.boards import load
+from ttbr.errors import InvalidError
+from ttbr.linux.config import KernelConfig, configure
+from ttbr.linux.strategies import STRATEGIES, plan
+from ttbr.switch.exposure import exposure
+from ttbr.switch.planned import EL1_SEQUENCES, el1_problem, planned_problem, vhe_problem
+from ttbr.switch.prove import prove, prove_all
+
+IMAGES = {
+    "seattle": 0x80_0008_0000,
+    "sbsa-ref": 0x100_0008_0000,
+    "xgene1": 0x40_0008_0000,
+    "lx2160a": 0x8008_0000,
+}
+# An ID map that is extended, on Seattle (slot 1) and sbsa-ref (slot 2).
+EXTENDED = {
+    "shared-idmap": "SAFE assuming {A-DSB}",
+    "merged-root": "SAFE assuming {A-DSB}",
+    "dedicated-root": "SAFE assuming {A-IC, A-DSB}",
+    "level-skip": "UNSAFE",
+    "level-skip-v1": "SAFE assuming {A-DSB}",
+    "level-skip-v2": "SAFE assuming {A-DSB}",
+    "level-skip-v3": "UNSAFE",
+    "level-skip-v4": "UNSAFE",
+    "mmu-off": "SAFE",
+    "wide-hyp": "SAFE assuming {A-DSB}",
+    "always-48": "SAFE assuming {A-DSB}",
+}
+# One that is not, on X-Gene (inside the HYP range) and LX2160A (below it).
+PLAIN = {
+    "separate": "SAFE assuming {A-IC, A-DSB}",
+    "mmu-off": "SAFE",
+    "single-split": "SAFE assuming {A-DSB}",
+    "wide-hyp": "SAFE assuming {A-DSB}",
+    "always-48": "SAFE assuming {A-DSB}",
+}
+VERDICTS = {"seattle": EXTENDED, "sbsa-ref": EXTENDED, "xgene1": PLAIN, "lx2160a": PLAIN}
+
+
+def kernel(board: str, release: str = "4.1", vhe: bool = False) -> KernelConfig:
+    image = IMAGES[board]
+    return configure(
+        release, "4K", 39, image, image_end=image + 0x80_0000, idmap_text=image + 0x40_0000, vhe=vhe
+    )
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("board", VERDICTS)
+def test_strategy(board: str, name: str) -> None:
+    if name == "vhe":
+        config = kernel(board, "6.1", vhe=True)
+        assert prove_all(vhe_problem(config, load(board))).verdict == "SAFE"
+        return
+    found = plan(name, kernel(board), load(board))
+    wanted = VERDICTS[board].get(name)
+    if wanted is None:
+        with pytest.raises(InvalidError):
+            planned_problem(found)
+        return
+    assert prove_all(planned_problem(found)).verdict == wanted
+
+
+@pytest.mark.parametrize("board", ["seattle", "sbsa-ref"])
+def test_level_skip_as_worded_faults_and_walks_junk(board: str) -> None:
+    result = prove(planned_problem(plan("level-skip", kernel(board), load(board))))
+    assert result.kinds == ("FAULT",)
+    junk = [item for item in exposure(result.timeline) if item.kind == "junk"]
+    assert junk
+    repaired = prove(planned_problem(plan("level-skip-v1", kernel(board), load(board))))
+    assert not exposure(repaired.timeline)
+
+
+@pytest.mark.parametrize("board", ["seattle", "sbsa-ref"])
+def test_the_low_forms_change_a_live_leafs_size(board: str) -> None:
+    for name in ("level-skip-v3", "level-skip-v4"):
+        problem = planned_problem(plan(name, kernel(board), load(board)))
+        assert prove(problem).kinds == ("CONFLICT",)
+
+
+@pytest.mark.parametrize("release", ["4.1", "4.4", "4.6", "5.15", "6.1"])
+@pytest.mark.parametrize("name", EL1_SEQUENCES)
+@pytest.mark.parametrize("board", ["seattle", "lx2160a"])
+def test_el1_sequence(board: str, name: str, release: str) -> None:
+    try:
+        problem = el1_problem(name, kernel(board, release), load(board))
+    except InvalidError as error:
+        assert "no rule before" in str(error)
+        return
+    result = prove_all(problem)
+    # e13d918a19a7: until 4.3 resume restored T0SZ 25 under the extended ID map.
+    lost = name == "resume" and release == "4.1" and board == "seattle"
+    assert result.verdict == ("UNSAFE" if lost else "SAFE")
+
+
+def test_an_unknown_sequence_is_refused() -> None:
+    with pytest.raises(InvalidError, match="must be one of enable"):
+        el1_problem("nothing", kernel("seattle"), load("seattle"))
