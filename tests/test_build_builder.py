@@ -197,6 +197,9 @@ def test_small_root_at_its_own_place() -> None:
     assert tables.root == 0x8180
     assert tables.registers["TTBR0_EL1"] == 0x8180
     assert {a: len(d) for a, d in tables.pages().items()} == {0x8180: 128}
+    # Another one in the same page.
+    more = build(regions, p, arena=tables.arena, root=0x8000)
+    assert sorted(more.pages()) == [0x8000, 0x8180]
     with pytest.raises(InvalidError, match="root 0x8140 is not aligned to its size, 0x80"):
         build(regions, p, base=0x9000, root=0x8140)
     wide = table_params(EL1, "4K", 22, ds=True)

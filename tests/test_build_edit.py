@@ -438,13 +438,11 @@ def one_case(seed: int, edits: int = 4) -> None:
             continue
         check_model(tables, model)
         check_steps(before, tables, steps, bbm)
-        assert len(reachable(SparseMemory(tables.pages()), tables.params)) == tables_of(editor)
-
-
-def tables_of(editor: Editor) -> int:
-    """The tables that the editor counts, concatenated roots as one."""
-    p = editor.tables.params
-    return editor.count - max(p.root_size // p.granule.size, 1) + 1
+        found = len(reachable(SparseMemory(tables.pages()), tables.params))
+        concatenated = max(p.root_size // p.granule.size, 1)
+        assert editor.count == found - 1 + concatenated
+        assert tables.estimate is None
+        assert Editor(tables).count == editor.count
 
 
 @pytest.mark.parametrize("batch", range(4))

@@ -100,9 +100,9 @@ def test_registers_of_a_known_kernel() -> None:
     [
         (("EL4", "4K", 48), "regime 'EL4': must be one of"),
         ((EL1, "8K", 48), "granule '8K'"),
-        ((EL1, "4K", 49), "TCR_EL1.T0SZ=15 is out of range: 16 to 48"),
+        ((EL1, "4K", 49), "is out of range: .*48"),
         ((EL1, "64K", 12), "input size of 12 bits: must be 17 to 52"),
-        ((EL1, "4K", 15), "TCR_EL1.T0SZ=49 is out of range"),
+        ((EL1, "4K", 15), "is out of range"),
     ],
 )
 def test_refusals(arguments: tuple[str, str, int], message: str) -> None:

@@ -34,6 +34,10 @@ class MemoryFault(TtbrError):
     """No memory backs *address*."""
 
     def __init__(self, address: int, size: int, why: str = "no memory there") -> None:
-        super().__init__(f"{address:#x}: {why} (read of {size} bytes)")
+        super().__init__(address, size, why)
         self.address = address
         self.size = size
+
+    def __str__(self) -> str:
+        address, size, why = self.args
+        return f"{address:#x}: {why} (read of {size} bytes)"

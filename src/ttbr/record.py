@@ -2,8 +2,8 @@
 
 `dataclasses` costs 22 ms of import (it brings `inspect`) and `typing` 12 ms, over an interpreter's
 15 ms; one walk from the command line is to take at most three times that. `record` gives the part
-that arch, memory and walk use: fields with defaults, equality by value, hash, repr, `replace`.
-Type checkers see an ordinary frozen dataclass.
+that arch, memory and walk use: fields with defaults, equality by value, hash, repr, copies,
+pickles, `replace`. Type checkers see an ordinary frozen dataclass.
 """
 
 from operator import attrgetter
@@ -50,14 +50,19 @@ def _init(cls: type, names: tuple[str, ...], defaults: "dict[str, Any]") -> "Any
 
 @dataclass_transform(frozen_default=True)
 def record(cls: "type[T]") -> "type[T]":
-    """Make *cls* a frozen value class whose fields are its annotations, in order."""
+    """Make *cls* a frozen value class whose fields are its annotations, in order.
+
+    The `__hash__`, `__repr__` and `__replace__` of *cls* are kept where it has its own.
+    """
     names = tuple(cls.__annotations__)
     body = {
         key: value for key, value in vars(cls).items() if key not in ("__dict__", "__weakref__")
     }
     defaults = {name: body.pop(name) for name in names if name in body}
     made: Any = type(cls)(  # type: ignore[misc]
-        cls.__name__, cls.__bases__, body | {"__slots__": names}
+        cls.__name__,
+        cls.__bases__,
+        body | {"__slots__": names, "__qualname__": cls.__qualname__},
     )
     values = attrgetter(*names) if len(names) > 1 else lambda self: (getattr(self, names[0]),)
 
@@ -74,13 +79,16 @@ def record(cls: "type[T]") -> "type[T]":
     def __replace__(self: object, **changes: object) -> object:
         return made(**{name: getattr(self, name) for name in names} | changes)
 
+    def __reduce__(self: object) -> object:
+        return made, values(self)
+
     made.__init__ = _init(made, names, defaults)
     made.__match_args__ = names  # type: ignore[misc]
     made.__setattr__ = made.__delattr__ = _refuse
-    made.__replace__, made.__hash__ = __replace__, __hash__
-    made.__eq__ = __eq__
-    if "__repr__" not in body:
-        made.__repr__ = __repr__
+    made.__eq__, made.__reduce__ = __eq__, __reduce__
+    for method in (__hash__, __repr__, __replace__):
+        if method.__name__ not in body:
+            setattr(made, method.__name__, method)
     return made  # type: ignore[no-any-return]
 
 

@@ -25,12 +25,17 @@ __all__ = [
     "reported_shareability",
     "stage1_permissions",
     "stage2_memory",
+    "stage2_memory_text",
     "stage2_permissions",
 ]
 
 DEVICE_NGNRNE = 0x00
 NORMAL_NC = 0x44
+NORMAL_WT_RA = 0xAA
 NORMAL_WB = 0xFF
+TAGGED = 0xF0
+# Stands for a stage 2 MemAttr that is reserved: a reserved MAIR encoding.
+RESERVED = 0x02
 
 NON_SHAREABLE, OUTER_SHAREABLE, INNER_SHAREABLE = 0b00, 0b10, 0b11
 SHAREABILITY = {0b00: "NSH", 0b01: "reserved", 0b10: "OSH", 0b11: "ISH"}
@@ -38,6 +43,8 @@ SHAREABILITY = {0b00: "NSH", 0b01: "reserved", 0b10: "OSH", 0b11: "ISH"}
 _DEVICE = ("Device-nGnRnE", "Device-nGnRE", "Device-nGRE", "Device-GRE")
 # MAIR nibble (outer 7:4, inner 3:0) of Normal memory: policy, then R and W allocation hints.
 _POLICY = {0b00: "WT-transient", 0b01: "WB-transient", 0b10: "WT", 0b11: "WB"}
+# Half of a stage 2 MemAttr as a MAIR nibble.
+_NIBBLE = {0b01: 0b0100, 0b10: 0b1011, 0b11: 0b1111}
 
 
 def is_device(attr: int) -> bool:
@@ -59,7 +66,7 @@ def memory_text(attr: int) -> str:
     special = {
         0x40: "Normal NC (XS=0)",
         0xA0: "Normal WT-RA (XS=0)",
-        0xF0: "Normal WB Tagged",
+        TAGGED: "Normal WB Tagged",
         0x44: "Normal NC",
         0xFF: "Normal WB",
     }
@@ -78,58 +85,75 @@ def reported_shareability(attr: int, sh: int) -> int:
     return OUTER_SHAREABLE if is_device(attr) or attr in (NORMAL_NC, 0x40) else sh
 
 
-def stage2_memory(memattr: int) -> int:
-    """The MAIR encoding of stage 2 MemAttr[3:0] without FEAT_S2FWB (D8.6.6).
+def stage2_memory(memattr: int, fwb: bool = False) -> int:
+    """The MAIR encoding that stage 2 MemAttr[3:0] gives to Normal Write-Back memory (D8.6.6).
 
-    0b00dd is Device; otherwise MemAttr[3:2] is the outer and MemAttr[1:0] the inner cacheability.
+    What stage 1 has beyond that is in `combine_memory`. Reserved encodings yield `RESERVED`.
     """
-    if memattr >> 2 == 0:
-        return (memattr & 3) << 2
-    nibble = (0b0000, 0b0100, 0b1011, 0b1111)
-    return nibble[memattr >> 2] << 4 | nibble[memattr & 3]
+    return combine_memory(NORMAL_WB, memattr, fwb)
+
+
+def stage2_memory_text(memattr: int, fwb: bool = False) -> str:
+    """What stage 2 MemAttr[3:0] says by itself; with FEAT_S2FWB it may depend on stage 1."""
+    if memattr & 3 == 0 and (memattr & 4 if fwb else memattr):
+        return f"reserved (MemAttr {memattr:#06b})"
+    if not fwb or not memattr & 4:
+        return memory_text(stage2_memory(memattr, fwb))
+    return {1: "Normal NC (Device as stage 1)", 2: "Normal WB forced", 3: "as stage 1"}[memattr & 3]
 
 
 def _combine_nibble(s1: int, s2: int) -> int:
-    """The weaker cacheability of two nibbles; allocation hints are those of stage 1 (R_LPSLB)."""
+    """The weaker cacheability of two nibbles; hints and Transient are those of stage 1
+    (AArch64.S2CombineS1AttrHints)."""
     if s1 == 0b0100 or s2 == 0b0100:
         return 0b0100
-    hints = s1 & 3
-    if s1 & 0b1000 == 0:  # stage 1 is Transient
-        return s1 if s2 & 0b0100 else s1 & ~0b0100
-    write_through = s1 >> 2 == 0b10 or s2 >> 2 == 0b10
-    return (0b1000 if write_through else 0b1100) | hints
+    return s1 if s2 & 0b0100 else s1 & ~0b0100
 
 
 def combine_memory(s1: int, memattr: int, fwb: bool = False) -> int:
     """The MAIR encoding of stage 1 type *s1* under stage 2 MemAttr[3:0] (D8.6.6).
 
-    With *fwb* (FEAT_S2FWB and HCR_EL2.FWB): MemAttr 0b0110 forces Write-Back, 0b0111 keeps stage
-    1, 0b0101 forces Non-cacheable unless stage 1 is Device, 0b00dd is Device.
+    With *fwb* (FEAT_S2FWB and HCR_EL2.FWB): MemAttr 0bx110 forces Write-Back, 0bx111 keeps stage
+    1, 0bx101 forces Non-cacheable unless stage 1 is Device, 0bx0dd is Device. Tagged memory stays
+    Tagged where the result is Write-Back RW-allocate (AArch64.S2MemTagType).
     """
-    if fwb and memattr & 0b0100:
-        if memattr & 3 == 0b10:
-            return _force_write_back(s1)
-        if memattr & 3 == 0b11 or is_device(s1):
-            return s1
-        return NORMAL_NC
-    s2 = stage2_memory(memattr)
-    if is_device(s1) or is_device(s2):
-        devices = [attr for attr in (s1, s2) if is_device(attr)]
-        return min(devices)
-    if s1 == 0xF0:
-        s1 = NORMAL_WB
-    return _combine_nibble(s1 >> 4, s2 >> 4) << 4 | _combine_nibble(s1 & 0xF, s2 & 0xF)
+    plain = NORMAL_WB if s1 == TAGGED else s1
+    attr = _forced(plain, memattr) if fwb else _combined(plain, memattr)
+    return TAGGED if s1 == TAGGED and attr == NORMAL_WB else attr
 
 
-def _force_write_back(s1: int) -> int:
-    """Normal Write-Back; allocation hints of stage 1 where it has them, else RW-allocate."""
+def _combined(s1: int, memattr: int) -> int:
+    """AArch64.S2CombineS1MemAttrs: MemAttr is 0b00dd for Device, else outer and inner cacheability
+    (01 Non-cacheable, 10 Write-Through, 11 Write-Back)."""
+    if memattr < 4:
+        return _device(s1, memattr)
+    if not memattr & 3:
+        return RESERVED
     if is_device(s1):
-        return NORMAL_WB
+        return s1
+    outer, inner = _NIBBLE[memattr >> 2], _NIBBLE[memattr & 3]
+    return _combine_nibble(s1 >> 4, outer) << 4 | _combine_nibble(s1 & 0xF, inner)
 
-    def nibble(value: int) -> int:
-        return 0b1111 if value == 0b0100 else value & 3 | 0b1100
 
-    return nibble(s1 >> 4) << 4 | nibble(s1 & 0xF)
+def _device(s1: int, dd: int) -> int:
+    """Device of stage 2; where stage 1 is Device too, the one with fewer capabilities."""
+    return min(s1, dd << 2) if is_device(s1) else dd << 2
+
+
+def _forced(s1: int, memattr: int) -> int:
+    """AArch64.S2ApplyFWBMemAttrs; MemAttr[3] is RES0."""
+    if not memattr & 0b0100:
+        return _device(s1, memattr & 3)
+    if memattr & 3 == 0b10:
+        if is_device(s1):
+            return NORMAL_WB
+        return _write_back(s1 >> 4) << 4 | _write_back(s1 & 0xF)
+    return s1 if memattr & 3 == 0b11 or is_device(s1) else NORMAL_NC
+
+
+def _write_back(nibble: int) -> int:
+    """Write-Back; hints and Transient of a cacheable stage 1, else RW-allocate."""
+    return 0b1111 if nibble in (0, 0b0100) else nibble | 0b0100
 
 
 def combine_shareability(s1: int, s2: int) -> int:

@@ -8,11 +8,11 @@ the error in its place: it is raised only by who asks for an address in that hal
 
 from collections.abc import Mapping
 
-from ttbr.arch.attributes import DEVICE_NGNRNE, NORMAL_WB
+from ttbr.arch.attributes import DEVICE_NGNRNE, NORMAL_NC, NORMAL_WB, NORMAL_WT_RA
 from ttbr.arch.bits import ones
-from ttbr.arch.descriptors import OA_48, OA_64K_LPA, OA_LPA2, OutputFormat
 from ttbr.arch.features import PA_BITS, Features, features_of
 from ttbr.arch.geometry import GRANULES, LAST_LEVEL, Granule, level_count, root_bytes
+from ttbr.arch.params import Level, WalkParams, walk_params
 from ttbr.arch.registers import REGISTERS
 from ttbr.errors import InvalidError, UnsupportedError
 from ttbr.record import record
@@ -23,6 +23,7 @@ __all__ = [
     "EL20",
     "EL3",
     "STAGE2",
+    "Level",
     "Regime",
     "Translated",
     "WalkParams",
@@ -38,93 +39,6 @@ _GRANULE_OF_TG0 = {g.tg0: g for g in GRANULES.values()}
 _GRANULE_OF_TG1 = {g.tg1: g for g in GRANULES.values()}
 
 
-@record
-class Level:
-    """One lookup level of a walk: `mask` is of the index, `leaf_mask` of OA bits in place."""
-
-    level: int
-    shift: int
-    mask: int
-    leaf_mask: int
-    may_be_block: bool
-
-
-@record
-class WalkParams:
-    """How to walk the tables of one base register.
-
-    `root` is the physical (with stage 2: intermediate physical) address of the root, low bits
-    already ignored as the root's size demands. `input_bits` counts the resolved address bits.
-    `output_bits` is the effective output size, min(TCR.PS, PAMax). `sh` is the shareability from
-    TCR when DS=1, else None. `start_error` is set when a stage 2 start level is inconsistent: every
-    walk is then a level 0 Translation fault.
-    """
-
-    name: str
-    stage: int
-    upper: bool
-    root: int
-    granule: Granule
-    input_bits: int
-    start_level: int
-    form: OutputFormat
-    output_bits: int
-    sh: int | None = None
-    hpd: bool = False
-    ha: bool = False
-    hd: bool = False
-    epd: bool = False
-    e0pd: bool = False
-    tbi: bool = False
-    tbid: bool = False
-    el0: bool = False
-    mair: int = 0
-    wxn: bool = False
-    pan3: bool = False
-    xnx: bool = True
-    fwb: bool = False
-    secure: bool = False
-    start_error: str = ""
-    levels: tuple[Level, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.levels:
-            return
-        g, wide = self.granule, self.form.wide
-        rows = []
-        for level in range(self.start_level, LAST_LEVEL + 1):
-            shift = g.level_shift(level)
-            width = max(self.input_bits - shift, 0) if level == self.start_level else g.stride
-            rows.append(
-                Level(
-                    level,
-                    shift,
-                    ones(width),
-                    self.form.low_mask(shift),
-                    level == LAST_LEVEL or g.may_be_block(level, wide),
-                )
-            )
-        type(self).levels.__set__(self, tuple(rows))  # type: ignore[attr-defined]
-
-    def __repr__(self) -> str:
-        size = f"{self.granule.name}, {self.input_bits} bits"
-        return f"WalkParams({self.name}, {size}, root {self.root:#x})"
-
-    @property
-    def base(self) -> int:
-        """The lowest address of the range: 0, or 2^64 - 2^input_bits for the upper range."""
-        return (1 << 64) - (1 << self.input_bits) if self.upper else 0
-
-    @property
-    def root_size(self) -> int:
-        """Bytes of the root (of all concatenated tables at stage 2)."""
-        return root_bytes(self.granule, self.input_bits, self.start_level)
-
-    @property
-    def root_entries(self) -> int:
-        return self.root_size // 8
-
-
 # A half, or the reason why it cannot be walked.
 Translated = WalkParams | InvalidError
 
@@ -135,8 +49,10 @@ class Regime:
 
     `lower` and `upper` are the halves (upper is None in a regime with one range), `stage2` the
     second stage when HCR_EL2.VM puts it in force for this regime. `mmu_on` is SCTLR_ELx.M;
-    `default_attr` the memory type with the MMU off (HCR_EL2.DC makes it Normal Write-Back);
-    `top_byte_ignored` is TCR_ELx.TBIn of each half, which counts with the MMU off as well.
+    `default_attr` the memory type with the MMU off (HCR_EL2.DC makes it Normal Write-Back) and
+    `fetch_attr` that of instruction fetches (AArch64.S1DisabledOutput); `cache_disabled` is
+    HCR_EL2.CD, `fetch_cache_disabled` HCR_EL2.ID. `top_byte_ignored` is TCR_ELx.TBIn of each
+    half, `fetch_top_byte_ignored` the same for fetches (TBIDn): both count with the MMU off too.
     """
 
     name: str
@@ -148,8 +64,11 @@ class Regime:
     stage2: Translated | None = None
     protected_walk: bool = False
     cache_disabled: bool = False
+    fetch_cache_disabled: bool = False
     default_attr: int = DEVICE_NGNRNE
+    fetch_attr: int = NORMAL_NC
     top_byte_ignored: tuple[bool, ...] = (False, False)
+    fetch_top_byte_ignored: tuple[bool, ...] = (False, False)
 
     def half(self, va: int) -> WalkParams:
         """The half that translates *va* (bit 55 selects); raises the half's error if it has one."""
@@ -162,45 +81,6 @@ class Regime:
     def halves(self) -> tuple[WalkParams, ...]:
         """The halves that can be walked, lower first."""
         return tuple(h for h in (self.lower, self.upper) if isinstance(h, WalkParams))
-
-
-def walk_params(
-    name: str,
-    granule: Granule,
-    input_bits: int,
-    root: int,
-    *,
-    stage: int = 1,
-    upper: bool = False,
-    ds: bool = False,
-    lpa: bool = False,
-    output_bits: int | None = None,
-    start: int | None = None,
-    **flags: object,
-) -> WalkParams:
-    """`WalkParams` from plain values: for tables without registers, and for building.
-
-    *ds* selects the FEAT_LPA2 format of 4K and 16K, *lpa* the FEAT_LPA format of 64K. *root* is
-    used as it is. *start* is the start level of stage 2; stage 1 derives it.
-    """
-    form = OA_48
-    if granule.shift == 16:
-        form = OA_64K_LPA if lpa else OA_48
-    elif ds:
-        form = OA_LPA2
-    start_level = LAST_LEVEL + 1 - level_count(granule, input_bits) if start is None else start
-    return WalkParams(
-        name,
-        stage,
-        upper,
-        root,
-        granule,
-        input_bits,
-        start_level,
-        form,
-        form.address_bits if output_bits is None else output_bits,
-        **flags,  # type: ignore[arg-type]
-    )
 
 
 def _base_address(ttbr: int, size: int, wide: bool) -> int:
@@ -380,13 +260,7 @@ def _stage2(registers: Mapping[str, int], f: Features, secure: bool) -> WalkPara
     """Stage 2 from VTCR_EL2 and VTTBR_EL2; `InvalidError` where it is not walkable."""
     vtcr = _need(registers, "VTCR_EL2")
     layout = REGISTERS["VTCR_EL2"]
-    for bit, what in (
-        ("D128", "128-bit descriptors"),
-        ("S2PIE", "FEAT_S2PIE"),
-        ("S2POE", "FEAT_S2POE"),
-    ):
-        if layout[bit].get(vtcr):
-            raise UnsupportedError(f"VTCR_EL2.{bit}=1: {what} is not modelled")
+    _refuse_bits(STAGE2, registers)
     tg = layout["TG0"].get(vtcr)
     g = _GRANULE_OF_TG0.get(tg)
     if g is None:
@@ -424,36 +298,50 @@ def _stage2(registers: Mapping[str, int], f: Features, secure: bool) -> WalkPara
     )
 
 
-# Bits that ask for what is not modelled: (register, high, low, what), checked by regime.
-_UNMODELLED: dict[str, tuple[tuple[str, str, str], ...]] = {
-    EL1: (
-        ("TCR2_EL1", "D128", "128-bit descriptors (FEAT_D128)"),
-        ("TCR2_EL1", "PIE", "permission indirection (FEAT_S1PIE)"),
-        ("TCR2_EL1", "POE", "permission overlays (FEAT_S1POE)"),
-        ("TCR2_EL1", "E0POE", "permission overlays (FEAT_S1POE)"),
-        ("SCTLR_EL1", "EE", "a big-endian table walk"),
-        ("HCR_EL2", "NV1", "nested virtualization's EL1 descriptors (FEAT_NV)"),
-    ),
-    EL20: (
-        ("TCR2_EL2", "D128", "128-bit descriptors (FEAT_D128)"),
-        ("TCR2_EL2", "PIE", "permission indirection (FEAT_S1PIE)"),
-        ("TCR2_EL2", "POE", "permission overlays (FEAT_S1POE)"),
-        ("TCR2_EL2", "E0POE", "permission overlays (FEAT_S1POE)"),
-        ("SCTLR_EL2", "EE", "a big-endian table walk"),
-    ),
-    EL2: (
-        ("TCR2_EL2", "PIE", "permission indirection (FEAT_S1PIE)"),
-        ("TCR2_EL2", "POE", "permission overlays (FEAT_S1POE)"),
-        ("SCTLR_EL2", "EE", "a big-endian table walk"),
-    ),
-    EL3: (("SCTLR_EL3", "EE", "a big-endian table walk"),),
+# Bits that ask for what is not modelled: (field, what it asks for). EL1 and EL2&0 have them in
+# TCR2_ELx. EL2 has no EL0, and D128 is without effect there (TTBR0_EL2, E2H=0); EL3 has them in
+# TCR_EL3.
+_PNCH = ("PnCH", "the Protected bit (FEAT_THE)")
+_PIE = ("PIE", "permission indirection (FEAT_S1PIE)")
+_POE = ("POE", "permission overlays (FEAT_S1POE)")
+_E0POE = ("E0POE", "permission overlays (FEAT_S1POE)")
+_AIE = ("AIE", "the attribute index extension (FEAT_AIE)")
+_D128 = ("D128", "128-bit descriptors (FEAT_D128)")
+_EE = ("EE", "a big-endian table walk")
+_NV1 = ("NV1", "nested virtualization's EL1 descriptors (FEAT_NV)")
+
+_UNMODELLED: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
+    EL1: {
+        "TCR2_EL1": (_D128, _PIE, _POE, _E0POE, _AIE, _PNCH),
+        "SCTLR_EL1": (_EE,),
+        "HCR_EL2": (_NV1,),
+    },
+    EL20: {"TCR2_EL2": (_D128, _PIE, _POE, _E0POE, _AIE, _PNCH), "SCTLR_EL2": (_EE,)},
+    EL2: {"TCR2_EL2": (_PIE, _POE, _AIE, _PNCH), "SCTLR_EL2": (_EE,)},
+    EL3: {"TCR_EL3": (_D128, _PIE, _POE, _AIE, _PNCH), "SCTLR_EL3": (_EE,)},
+    STAGE2: {
+        "VTCR_EL2": (
+            _D128,
+            ("S2PIE", "permission indirection (FEAT_S2PIE)"),
+            ("S2POE", "permission overlays (FEAT_S2POE)"),
+            ("AssuredOnly", "the AssuredOnly check (FEAT_THE)"),
+            ("TL0", "the TopLevel check (FEAT_THE)"),
+            ("TL1", "the TopLevel check (FEAT_THE)"),
+        )
+    },
 }
 
 
+def _refuse_bits(name: str, registers: Mapping[str, int]) -> None:
+    for register, rows in _UNMODELLED[name].items():
+        value = registers.get(register, 0)
+        for bit, what in rows:
+            if value and REGISTERS[register][bit].get(value):
+                raise UnsupportedError(f"{register}.{bit}=1: {what} is not modelled")
+
+
 def _refuse_unmodelled(name: str, registers: Mapping[str, int]) -> None:
-    for register, bit, what in _UNMODELLED[name]:
-        if REGISTERS[register][bit].get(registers.get(register, 0)):
-            raise UnsupportedError(f"{register}.{bit}=1: {what} is not modelled")
+    _refuse_bits(name, registers)
     if registers.get("GPCCR_EL3", 0) >> 16 & 1:
         raise UnsupportedError(
             "GPCCR_EL3.GPC=1: granule protection checks (FEAT_RME) are not modelled"
@@ -477,8 +365,16 @@ def _stage2_in_force(name: str, registers: Mapping[str, int], secure: bool) -> b
     return bool(hcr & 1 or hcr >> 12 & 1)
 
 
-def _top_byte_ignored(c: _Controls, registers: Mapping[str, int]) -> bool:
-    return bool(REGISTERS[c.layout][c.tbi].get(registers.get(c.tcr, 0)))
+def _top_byte(
+    controls: tuple[_Controls, ...], registers: Mapping[str, int]
+) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
+    """Whether each half ignores the top byte: for data (TBIn), for fetches (TBIn and not TBIDn)."""
+    data, fetch = [], []
+    for c in controls:
+        layout, tcr = REGISTERS[c.layout], registers.get(c.tcr, 0)
+        data.append(bool(layout[c.tbi].get(tcr)))
+        fetch.append(data[-1] and not layout[c.tbid].get(tcr))
+    return tuple(data), tuple(fetch)
 
 
 def _attempt(
@@ -508,30 +404,40 @@ def regime_of(registers: Mapping[str, int], name: str, features: Features | None
     controls, el, el0 = _REGIMES[name]
     secure = _is_secure(name, registers)
     halves = [_attempt(c, registers, f, el, el0, secure) for c in controls]
-    hcr = registers.get("HCR_EL2", 0)
+    hcr, sctlr = registers.get("HCR_EL2", 0), registers.get(f"SCTLR_EL{el}", 1)
     default_cache = name == EL1 and bool(hcr >> 12 & 1) and not hcr >> 27 & 1
     stage1_off = default_cache or (name == EL1 and bool(hcr >> 27 & 1) and not hcr >> 34 & 1)
-    stage2: Translated | None = None
-    if _stage2_in_force(name, registers, secure):
-        try:
-            stage2 = _stage2(registers, f, secure)
-        except UnsupportedError:
-            raise
-        except InvalidError as error:
-            stage2 = error
+    fetch_attr = NORMAL_WT_RA if sctlr >> 12 & 1 else NORMAL_NC
+    data_top_byte, fetch_top_byte = _top_byte(controls, registers)
     return Regime(
         name,
-        bool(registers.get(f"SCTLR_EL{el}", 1) & 1) and not stage1_off,
+        bool(sctlr & 1) and not stage1_off,
         halves[0],
         halves[1] if len(halves) > 1 else None,
         f.pa_bits,
         secure,
-        stage2,
+        _stage2_of_regime(name, registers, f, secure),
         protected_walk=bool(hcr >> 2 & 1),
         cache_disabled=bool(hcr >> 32 & 1),
+        fetch_cache_disabled=bool(hcr >> 33 & 1),
         default_attr=NORMAL_WB if default_cache else DEVICE_NGNRNE,
-        top_byte_ignored=tuple(_top_byte_ignored(c, registers) for c in controls),
+        fetch_attr=NORMAL_WB if default_cache else fetch_attr,
+        top_byte_ignored=data_top_byte,
+        fetch_top_byte_ignored=fetch_top_byte,
     )
+
+
+def _stage2_of_regime(
+    name: str, registers: Mapping[str, int], f: Features, secure: bool
+) -> Translated | None:
+    if not _stage2_in_force(name, registers, secure):
+        return None
+    try:
+        return _stage2(registers, f, secure)
+    except UnsupportedError:
+        raise
+    except InvalidError as error:
+        return error
 
 
 def stage2_of(registers: Mapping[str, int], features: Features | None = None) -> WalkParams:

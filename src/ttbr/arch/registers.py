@@ -2,13 +2,15 @@
 
 Each row is a register page of Arm ARM D24 (stage 1 and 2 translation, EL1 to EL3), from the
 highest field down. `REGISTERS` finds them by name; `lookup` also takes lower case and the aliases
-that debuggers use.
+that debuggers use. A register with two layouts has two rows: TCR_EL2 (by HCR_EL2.E2H) and PAR_EL1
+(by its bit F).
 """
 
 from ttbr.arch.bits import Field, Register
+from ttbr.arch.faults import STATUS, Fault
 from ttbr.errors import InvalidError
 
-__all__ = ["REGISTERS", "lookup"]
+__all__ = ["REGISTERS", "SECOND_LAYOUTS", "arm_name", "lookup"]
 
 F = Field
 
@@ -104,7 +106,7 @@ _TCR2 = (
     F("POE", 3, 3, "permission overlay", _ON, feature="FEAT_S1POE"),
     F("E0POE", 2, 2, "permission overlay at EL0", _ON, feature="FEAT_S1POE"),
     F("PIE", 1, 1, "permission indirection", _ON, feature="FEAT_S1PIE"),
-    F("PnCH", 0, 0, "protected or contiguous bit", feature="FEAT_THE"),
+    F("PnCH", 0, 0, "bit 52 is Protected, not Contiguous", feature="FEAT_THE"),
 )
 _SCTLR = (
     F("TIDCP", 63, 63, "trap IMPLEMENTATION DEFINED functionality", feature="FEAT_TIDCP1"),
@@ -154,6 +156,8 @@ _TTBR = (
     F("CnP", 0, 0, "common not private", _ON, feature="FEAT_TTCNP"),
 )
 _MAIR = tuple(F(f"Attr{i}", 8 * i + 7, 8 * i, "memory type") for i in range(7, -1, -1))
+_F = F("F", 0, 0, "translation", {0: "succeeded", 1: "failed"})
+_FST = {code: str(Fault(kind, level)) for (kind, level), code in STATUS.items()}
 _FEATURE_4K = {0: "4K", 1: "4K with 52-bit", 0xF: "no 4K"}
 _FEATURE_16K = {0: "no 16K", 1: "16K", 2: "16K with 52-bit"}
 _FEATURE_64K = {0: "64K", 0xF: "no 64K"}
@@ -169,19 +173,37 @@ _ROWS = (
         "TCR_EL2", "Translation Control Register (EL2), E2H=0", _TCR_ONE_RANGE, 1 << 31 | 1 << 23
     ),
     _two_ranges("TCR_EL2_E2H", "Translation Control Register (EL2), E2H=1"),
-    Register("TCR_EL3", "Translation Control Register (EL3)", _TCR_ONE_RANGE, 1 << 31 | 1 << 23),
+    Register(
+        "TCR_EL3",
+        "Translation Control Register (EL3)",
+        (
+            F("DisCH0", 43, 43, "no contiguous runs in the root", feature="FEAT_D128"),
+            F("HAFT", 42, 42, "hardware access flag of tables", _ON, feature="FEAT_HAFT"),
+            F("PTTWI", 41, 41, "permit translation table walk incoherence", feature="FEAT_THE"),
+            F("D128", 38, 38, "128-bit descriptors", _ON, feature="FEAT_D128"),
+            F("AIE", 37, 37, "attribute index extension", _ON, feature="FEAT_AIE"),
+            F("POE", 36, 36, "permission overlay", _ON, feature="FEAT_S1POE"),
+            F("PIE", 35, 35, "permission indirection", _ON, feature="FEAT_S1PIE"),
+            F("PnCH", 34, 34, "bit 52 is Protected, not Contiguous", feature="FEAT_THE"),
+            *_TCR_ONE_RANGE,
+        ),
+        1 << 31 | 1 << 23,
+    ),
     Register("TCR2_EL1", "Extended Translation Control Register (EL1)", _TCR2),
     Register("TCR2_EL2", "Extended Translation Control Register (EL2)", _TCR2),
     Register(
         "VTCR_EL2",
         "Virtualization Translation Control Register",
         (
+            F("HDBSS", 45, 45, "dirty state tracking structure", _ON, feature="FEAT_HDBSS"),
             F("HAFT", 44, 44, "hardware access flag of tables", feature="FEAT_HAFT"),
-            F("TL1", 43, 42, "assured translation", feature="FEAT_THE"),
+            F("TL0", 41, 41, "TopLevel checks at EL0", _ON, feature="FEAT_THE"),
+            F("GCSH", 40, 40, "AssuredOnly for guarded control stacks", _ON, feature="FEAT_THE"),
             F("D128", 38, 38, "128-bit descriptors", _ON, feature="FEAT_D128"),
             F("S2POE", 37, 37, "permission overlay", _ON, feature="FEAT_S2POE"),
             F("S2PIE", 36, 36, "permission indirection", _ON, feature="FEAT_S2PIE"),
-            F("TL0", 35, 34, "assured translation", feature="FEAT_THE"),
+            F("TL1", 35, 35, "TopLevel checks at EL1", _ON, feature="FEAT_THE"),
+            F("AssuredOnly", 34, 34, "AssuredOnly checks", _ON, feature="FEAT_THE"),
             F("SL2", 33, 33, "start level, high bit", feature="FEAT_LPA2"),
             F("DS", 32, 32, "52-bit descriptors", _ON, feature="FEAT_LPA2"),
             F("NSA", 30, 30, "Non-secure IPA space output", feature="FEAT_SEL2"),
@@ -274,14 +296,30 @@ _ROWS = (
     ),
     Register(
         "PAR_EL1",
-        "Physical Address Register",
+        "Physical Address Register, F=0",
         (
-            F("ATTR", 63, 56, "memory type of the output (F=0)"),
-            F("PA", 51, 12, "output address [51:12] (F=0)"),
-            F("S", 9, 9, "F=1: stage 2 faulted; F=0: NS"),
-            F("PTW", 8, 8, "F=1: stage 2 fault on a stage 1 walk; F=0: SH[1]"),
-            F("FST", 6, 1, "fault status code (F=1)"),
-            F("F", 0, 0, "translation", {0: "succeeded", 1: "failed"}),
+            F("ATTR", 63, 56, "memory type"),
+            F("PA", 51, 12, "output address [51:12]"),
+            F("IMP", 10, 10, "IMPLEMENTATION DEFINED"),
+            F("NS", 9, 9, "output address in Non-secure space"),
+            F("SH", 8, 7, "shareability", _SHN, reserved=True),
+            _F,
+        ),
+        1 << 11,
+    ),
+    Register(
+        "PAR_EL1_F1",
+        "Physical Address Register, F=1",
+        (
+            F("IMP", 63, 48, "IMPLEMENTATION DEFINED"),
+            F("DirtyBit", 15, 15, "dirty state, by permission indirection", feature="FEAT_S1PIE"),
+            F("Overlay", 14, 14, "denied by a permission overlay", feature="FEAT_S1POE"),
+            F("TopLevel", 13, 13, "denied by TopLevel", feature="FEAT_THE"),
+            F("AssuredOnly", 12, 12, "denied by AssuredOnly", feature="FEAT_THE"),
+            F("S", 9, 9, "the fault is of", {0: "stage 1", 1: "stage 2"}),
+            F("PTW", 8, 8, "stage 2 fault on a stage 1 table walk", {0: "no", 1: "yes"}),
+            F("FST", 6, 1, "fault status code", _FST),
+            _F,
         ),
         1 << 11,
     ),
@@ -363,16 +401,28 @@ _ROWS = (
 )
 
 REGISTERS: dict[str, Register] = {register.name: register for register in _ROWS}
+# Rows that are the other layout of a register, no register of their own.
+SECOND_LAYOUTS = frozenset({"TCR_EL2_E2H", "PAR_EL1_F1"})
 
-# Names that QEMU's debug stub gives to the EL1 registers.
+# QEMU's debug stub drops the suffix of some EL1 registers.
 _ALIASES = {"SCTLR": "SCTLR_EL1", "VBAR": "VBAR_EL1", "CPACR": "CPACR_EL1"}
 
 
-def lookup(name: str) -> Register:
-    """The register called *name*, in any case; `InvalidError` with near names otherwise."""
+def arm_name(name: str) -> str:
+    """The Arm name of the register that a tool or a person calls *name*, known here or not."""
     upper = name.upper()
-    upper = _ALIASES.get(upper, upper)
-    found = REGISTERS.get(upper)
+    return _ALIASES.get(upper, upper)
+
+
+def lookup(name: str, value: int = 0) -> Register:
+    """The register called *name*, in any case; `InvalidError` with near names otherwise.
+
+    PAR_EL1 has two layouts; *value* chooses by its bit F.
+    """
+    known = arm_name(name)
+    if known == "PAR_EL1" and value & 1:
+        known = "PAR_EL1_F1"
+    found = REGISTERS.get(known)
     if found is None:
         raise InvalidError(f"register {name!r} is not known; known: {', '.join(REGISTERS)}")
     return found

@@ -187,7 +187,7 @@ def _refuse_bits(p: WalkParams, **said: bool) -> None:
 
 
 def _stage1(attributes: Attributes, p: WalkParams, mair: Mair) -> int:
-    """AttrIndx, NS, AP, nG, GP, PXN and UXN (XN) of stage 1, D8.3.1.2."""
+    """AttrIndx, NS, AP, nG, GP, PXN and UXN (XN) of stage 1, D8.3."""
     _refuse_bits(p, not_global=attributes.not_global and not p.el0)
     _refuse_bits(p, non_secure=attributes.non_secure and not p.secure)
     wanted = wanted_permissions(attributes, 1)
@@ -211,7 +211,7 @@ def _stage1(attributes: Attributes, p: WalkParams, mair: Mair) -> int:
 
 
 def _stage2(attributes: Attributes, p: WalkParams, mair: Mair) -> int:
-    """XN, S2AP and MemAttr of stage 2, D8.3.1.3."""
+    """XN, S2AP and MemAttr of stage 2, D8.3."""
     a = attributes
     _refuse_bits(p, not_global=a.not_global, guarded=a.guarded, non_secure=a.non_secure)
     wanted = wanted_permissions(attributes, 2)

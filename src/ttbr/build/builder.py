@@ -74,14 +74,7 @@ class Layout:
                 low = first * self.params.granule.entries
                 high = low + pages * self.params.granule.entries
                 fill_entries(view, arrays.clip(low, high), zero=True)
-                yield piece.locate(first), view[: self._bytes(piece)]
-
-    def _bytes(self, piece: Piece) -> int:
-        """Bytes of a piece: a small root at an address of its own has no whole page."""
-        whole = piece.pages * piece.page_size
-        if piece.first == 0 and piece.address % piece.page_size:
-            return min(whole, self.params.root_size)
-        return whole
+                yield piece.locate(first), view[: piece.size]
 
 
 def _planned(
@@ -95,12 +88,6 @@ def _planned(
     return vector.make_plan(spans, styles, p)
 
 
-def _mair(p: WalkParams, mair: Mair | None) -> Mair:
-    if mair is not None:
-        return mair
-    return Mair.fixed(p.mair) if p.mair else Mair()
-
-
 def estimate(
     regions: Iterable[Region[Attributes]], params: WalkParams, mair: Mair | None = None
 ) -> Estimate:
@@ -108,9 +95,8 @@ def estimate(
 
     Raises `InvalidError` as `build`, but for what concerns the tables' place.
     """
-    if mair is not None:
-        mair = Mair(mair.value, mair.used, mair.closed)
-    return _planned(regions, params, _mair(params, mair)).estimate
+    mair = mair or Mair.given(params.mair)
+    return _planned(regions, params, Mair(mair.value, mair.used, mair.closed)).estimate
 
 
 def layout(
@@ -133,7 +119,7 @@ def layout(
         raise InvalidError(
             f"the arena has {arena.granule.name} pages, the tables {params.granule.name}"
         )
-    mair = _mair(params, mair)
+    mair = mair or Mair.given(params.mair)
     plan = _planned(regions, params, mair)
     _check_room(plan.estimate, arena, budget)
     saved = list(arena.free_windows)
@@ -159,23 +145,24 @@ def _check_room(needed: Estimate, arena: Arena, budget: int | None) -> None:
 def _place(needed: Estimate, p: WalkParams, arena: Arena, root: int | None) -> list[Piece]:
     """The pages' addresses: the root, then all others in order of level and address."""
     page, pages = p.granule.size, root_pages(p)
-    align = root_alignment(p)
+    align, root_size = root_alignment(p), p.root_size
     if root is None:
+        root_size = pages * page
         root = arena.take(pages, align)
     else:
         if root < 0 or root & (align - 1):
             raise InvalidError(f"root {root:#x} is not aligned to its size, {align:#x}")
         arena.claim(root, p.root_size)
-    pieces = [Piece(0, pages, root, page)]
+    pieces = [Piece(0, pages, root, page, root_size)]
     first, carry = pages, 1 << p.form.low_top + 1
     for address, count in arena.reserve(needed.total - pages):
         while count:
             # A progression of table descriptors ends where high address bits change.
             part = min(count, (carry - address % carry) // page)
-            pieces.append(Piece(first, part, address, page))
+            pieces.append(Piece(first, part, address, page, part * page))
             first, count, address = first + part, count - part, address + part * page
     for piece in pieces:
-        end = piece.address + piece.pages * page
+        end = piece.address + piece.size
         if end > 1 << p.output_bits:
             raise InvalidError(
                 f"tables up to {end - 1:#x} are beyond the {p.output_bits} bits of {p.name}"
@@ -210,8 +197,7 @@ def build(
     elif len(buffer) < size:
         raise InvalidError(f"the buffer has {len(buffer)} bytes, the tables need {size}")
     for piece in placed.pieces:
-        length = placed._bytes(piece)
-        placed.arena.hold(piece.address, length, buffer, piece.first * piece.page_size)
+        placed.arena.hold(piece.address, piece.size, buffer, piece.first * piece.page_size)
     placed.fill(buffer, zero=not fresh)
     return Tables(placed.params, placed.mair, placed.arena, placed.estimate)
 

@@ -14,7 +14,7 @@ from ttbr.arch.regime import Level
 from ttbr.build.arena import Arena
 from ttbr.build.attributes import Attributes
 from ttbr.build.mair import Mair
-from ttbr.build.plan import BLOCK_TYPE, CONTIGUOUS, TABLE_TYPE
+from ttbr.build.plan import BLOCK_TYPE, CONTIGUOUS, TABLE_TYPE, root_pages
 from ttbr.build.spans import Span, Style, spans_of, style_of
 from ttbr.build.steps import Change, Step, WriteTable, schedule
 from ttbr.build.tables import Tables
@@ -272,7 +272,7 @@ class _Edit:
 
 
 def _tree_size(tables: Tables) -> int:
-    """How many tables a tree made by hand has; `InvalidError` when it is not a tree."""
+    """How many tables a tree has, as `Estimate` counts; `InvalidError` when it is not a tree."""
     p, seen = tables.params, {tables.params.root}
     below = [(p.root, 0)]
     for table, depth in below:
@@ -287,4 +287,4 @@ def _tree_size(tables: Tables) -> int:
                     raise InvalidError(f"table {target:#x} is referred to twice: not a tree")
                 seen.add(target)
                 below.append((target, depth + 1))
-    return len(seen)
+    return len(seen) - 1 + root_pages(p)

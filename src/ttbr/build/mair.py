@@ -25,6 +25,11 @@ class Mair:
         """A register that software has set: all eight indices are in use."""
         return cls(value, 0xFF, True)
 
+    @classmethod
+    def given(cls, value: int) -> "Mair":
+        """`fixed` for a register *value* that is set, an empty allocation for 0."""
+        return cls.fixed(value) if value else cls()
+
     def index(self, byte: int) -> int:
         """The index of memory type *byte*, allocated when it is new; `InvalidError` when full."""
         for index in range(8):

@@ -39,8 +39,8 @@ _HCR_VM, _HCR_RW, _HCR_E2H, _HCR_FWB = 1, 1 << 31, 1 << 34, 1 << 46
 def stage2_start(g: Granule, input_bits: int) -> int:
     """The start level of stage 2 that concatenates up to 16 tables, which is what Linux takes.
 
-    Up to four bits beyond a full table are resolved by concatenation (R_SXZRB and D8.2.7;
-    kvm_pgtable_stage2, ``stage2_pgtable_levels``).
+    Up to four bits beyond a full table are resolved by concatenation (D8.2.7; Linux,
+    arch/arm64/include/asm/stage2_pgtable.h, ``stage2_pgtable_levels``).
     """
     return min(LAST_LEVEL + 1 - level_count(g, max(input_bits - 4, g.shift + 1)), LAST_LEVEL)
 

@@ -156,12 +156,16 @@ class Plan:
 
 
 class Piece(NamedTuple):
-    """*pages* neighbouring pages, from page number *first*, at physical *address*."""
+    """*pages* neighbouring pages, from page number *first*, at physical *address*.
+
+    `size` is in bytes: a small root at an address of its own has no whole page.
+    """
 
     first: int
     pages: int
     address: int
     page_size: int
+    size: int
 
     def locate(self, page: int) -> int:
         return self.address + (page - self.first) * self.page_size

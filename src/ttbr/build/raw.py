@@ -4,7 +4,6 @@ from ttbr.arch.geometry import LAST_LEVEL
 from ttbr.arch.regime import WalkParams
 from ttbr.build.arena import Arena
 from ttbr.build.attributes import Attributes, encode
-from ttbr.build.builder import _mair
 from ttbr.build.mair import Mair
 from ttbr.build.params import root_alignment
 from ttbr.build.plan import CONTIGUOUS
@@ -26,7 +25,7 @@ class RawTables:
     def __init__(self, params: WalkParams, arena: Arena, mair: Mair | None = None) -> None:
         self.params = params
         self.arena = arena
-        self.mair = _mair(params, mair)
+        self.mair = mair or Mair.given(params.mair)
 
     def new_table(self) -> int:
         """The address of a fresh table, all entries invalid."""

@@ -13,6 +13,9 @@ block <-> table                       break-before-make; none with FEAT_BBM leve
 any change in a contiguous group      break-before-make of the group: its members must be alike at
                                       all times (R_QTRPM)
 ====================================  ===========================================================
+
+With FEAT_BBM level 1 or 2 a CPU may still take a TLB conflict abort (I_HYQMB); no step here handles
+one.
 """
 
 from dataclasses import dataclass

@@ -78,7 +78,7 @@ def write_binary(tables: Tables | Layout, file: BinaryIO) -> int:
     `InvalidError` when one is beyond `MOST_HOLE`. *file* must be seekable.
     """
     if isinstance(tables, Layout):
-        spans = [(piece.address, piece.pages * piece.page_size) for piece in tables.pieces]
+        spans = [(piece.address, piece.size) for piece in tables.pieces]
         data: Iterator[tuple[int, memoryview]] = tables.chunks()
     else:
         found = sections(tables)

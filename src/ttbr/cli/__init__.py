@@ -81,9 +81,23 @@ def _run(command: str, arguments: "Sequence[str]") -> int:
         return 2
 
 
-def main(arguments: "Sequence[str] | None" = None) -> int:
-    """Run one command; the exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+def _no_output() -> None:
+    """What is still buffered for standard output goes nowhere: Python would flush it at exit."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_streams() -> None:
+    """Standard streams that the caller closed (``>&-``, None in Python) take what is printed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            import os
+
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+
+
+def _dispatch(words: "list[str]") -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(_usage(), file=sys.stdout if words else sys.stderr)
         return 0 if words else 2
@@ -95,14 +109,22 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
     if words[0] not in COMMANDS:
         print(f"ttbr: no command {words[0]!r}; commands: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
+    return _run(words[0], words[1:])
+
+
+def main(arguments: "Sequence[str] | None" = None) -> int:
+    """Run one command; the exit status."""
+    _open_streams()
     try:
-        status = _run(words[0], words[1:])
+        status = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # the reader (head, less) has gone
-        import os
-
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _no_output()
         return 0
+    except OSError as error:  # a full disk
+        print(f"ttbr: {error.strerror or error}", file=sys.stderr)
+        _no_output()
+        return 2
     except KeyboardInterrupt:
         return 130

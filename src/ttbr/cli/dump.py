@@ -62,7 +62,10 @@ def _halves(options: "Namespace", image: Image) -> "Iterator[tuple[Regime | None
     """The halves to list, each walkable or the reason why it is not."""
     registers = registers_from(options, image)
     if options.regime == "stage2":
-        yield None, stage2_from(registers)
+        stage2 = stage2_from(registers)
+        if options.half is not None:
+            raise InvalidError(f"--half {options.half}: stage 2 has one range")
+        yield None, stage2
         return
     regime = regime_from(options, registers)
     wanted: list[Translated | None] = [regime.lower, regime.upper]
@@ -71,12 +74,12 @@ def _halves(options: "Namespace", image: Image) -> "Iterator[tuple[Regime | None
     for half in wanted:
         if half is None and options.half is not None:
             raise InvalidError(f"--half {options.half}: regime {regime.name} has one range")
-        if half is not None and not (isinstance(half, WalkParams) and half.epd):
+        if half is not None:
             yield regime, half
 
 
 def _readable(options: "Namespace", image: Image) -> "tuple[Halves, int]":
-    """The halves that can be listed and how many cannot; raises when none can.
+    """The halves to list, also those with EPD=1, and how many cannot be; raises when none can.
 
     One bad half is normal (firmware's stale TTBR, a T1SZ for later): it must not hide the other.
     """
@@ -86,11 +89,14 @@ def _readable(options: "Namespace", image: Image) -> "tuple[Halves, int]":
         try:
             if isinstance(half, InvalidError):
                 raise half
-            check_root(image, regime, half)
+            if regime is not None and isinstance(regime.stage2, InvalidError):
+                raise regime.stage2
+            if not half.epd:
+                check_root(image, regime, half)
             kept.append((regime, half))
         except TtbrError as why:
             refused.append(why)
-    if refused and not kept:
+    if refused and all(half.epd for _, half in kept):
         raise refused[0]
     for problem in refused:
         print(f"ttbr dump: {problem}", file=sys.stderr)
@@ -130,23 +136,42 @@ def _progress(items: "Iterable[Item]") -> "Iterator[Item]":
         status.stop()
 
 
-def _list(options: "Namespace", image: Image, regime: Regime | None, p: WalkParams) -> Summary:
-    summary = Summary()
-    low, high = _range(options.range)
+def _items(
+    options: "Namespace", image: Image, regime: Regime | None, p: WalkParams, summary: Summary
+) -> "Iterator[Run | Unreadable]":
+    """What is to be listed of a half, counted in *summary*."""
+    low, high = options.span
     found = runs(image.memory, p, regime, low=low, high=high, count=summary.tables)
-    items = summary.count(_selected(options, _progress(found)))
-    if options.summary:
-        for _ in items:
-            pass
-        return summary
-    for item in items:
+    for item in summary.count(_selected(options, _progress(found))):
         if options.combined and isinstance(item, Run):
             assert regime is not None
             for part in combine(image.memory, regime, item):
-                print(line(part))
+                summary.unreadable += isinstance(part, Unreadable)
+                yield part
         else:
-            print(line(item))
-    return summary
+            yield item
+
+
+def _text(options: "Namespace", image: Image, halves: "Halves") -> int:
+    bad = 0
+    for regime, p in halves:
+        print(f"# {half_text(p)}")
+        if p.epd:
+            continue
+        if regime is not None and not regime.mmu_on:
+            print(f"# stage 1 of {regime.name} is off: these tables are not in use")
+        summary = Summary()
+        for item in _items(options, image, regime, p, summary):
+            if not options.summary:
+                print(line(item))
+        print(f"# {summary.text()}")
+        bad += summary.unreadable
+    return int(bad > 0)
+
+
+def _walked(halves: "Halves") -> "Halves":
+    """Without those that have EPD=1."""
+    return [(regime, p) for regime, p in halves if not p.epd]
 
 
 def _json(options: "Namespace", image: Image, halves: "Halves") -> int:
@@ -154,25 +179,16 @@ def _json(options: "Namespace", image: Image, halves: "Halves") -> int:
 
     from ttbr.report.plain import plain_run
 
-    low, high = _range(options.range)
     listing = []
     bad = 0
-    for regime, p in halves:
+    for regime, p in _walked(halves):
         summary = Summary()
-        found = runs(image.memory, p, regime, low=low, high=high, count=summary.tables)
-        items = list(summary.count(_selected(options, found)))
-        if options.combined and regime is not None:
-            items = [
-                part
-                for item in items
-                for part in (
-                    combine(image.memory, regime, item) if isinstance(item, Run) else [item]
-                )
-            ]
+        items = list(_items(options, image, regime, p, summary))
         bad += summary.unreadable
         listing.append(
             {
                 "half": p.name,
+                "in_use": regime is None or regime.mmu_on,
                 "root": hex(p.root),
                 "granule": p.granule.name,
                 "input_bits": p.input_bits,
@@ -190,26 +206,18 @@ def _ptdump(options: "Namespace", image: Image, halves: "Halves") -> int:
 
     if options.only or options.level is not None or options.combined:
         raise InvalidError("--ptdump lists everything: it takes no --only, --level or --combined")
-    low, high = _range(options.range)
-    for regime, p in halves:
+    low, high = options.span
+    for regime, p in _walked(halves):
         for text in ptdump(p, runs(image.memory, p, regime, low=low, high=high, holes=True)):
             print(text)
     return 0
 
 
 def run(options: "Namespace") -> int:
+    options.span = _range(options.range)
     image = image_of(options)
     halves, refused = _readable(options, image)
     if options.combined and (not halves or halves[0][0] is None or halves[0][0].stage2 is None):
         raise InvalidError("--combined: stage 2 is not in force (HCR_EL2.VM=0)")
-    if options.ptdump:
-        return _ptdump(options, image, halves) or int(refused > 0)
-    if options.json:
-        return _json(options, image, halves) or int(refused > 0)
-    bad = refused
-    for regime, p in halves:
-        print(f"# {half_text(p)}")
-        summary = _list(options, image, regime, p)
-        print(f"# {summary.text()}")
-        bad += summary.unreadable
-    return int(bad > 0)
+    form = _ptdump if options.ptdump else _json if options.json else _text
+    return form(options, image, halves) or int(refused > 0)

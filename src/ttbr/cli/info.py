@@ -29,6 +29,8 @@ def _names(registers: RegisterFile) -> list[str]:
 
 
 def _root_present(image: Image, p: "WalkParams") -> str:
+    if p.epd or p.start_error:
+        return ""
     try:
         image.memory.read(p.root, p.root_size)
         return ""
@@ -43,8 +45,6 @@ def _regime_lines(image: Image, name: str, regime: Regime) -> list[str]:
             continue
         if isinstance(half, InvalidError):
             lines.append(f"  {half}")
-        elif half.epd:
-            lines.append(f"  {half.name}: walks disabled (EPD=1)")
         else:
             at = "" if regime.stage2 is not None else _root_present(image, half)
             lines.append(f"  {half_text(half)}{at}")

@@ -1,7 +1,7 @@
 """Arguments that several commands share: an image, its registers, and the regime to use."""
 
 from ttbr.arch.regime import EL1, EL2, EL3, EL20, Regime, current_regime, regime_of, stage2_of
-from ttbr.arch.registers import REGISTERS
+from ttbr.arch.registers import REGISTERS, SECOND_LAYOUTS
 from ttbr.errors import InvalidError, MemoryFault, UnreadableError
 from ttbr.memory.image import Image, open_image
 from ttbr.memory.registerfile import RegisterFile
@@ -65,7 +65,7 @@ def take_registers(words: "Sequence[str]") -> tuple[list[str], dict[str, str]]:
     for word in rest:
         option, equals, value = word.partition("=")
         name = option[2:].replace("-", "_").upper()
-        if not option.startswith("--") or name not in REGISTERS:
+        if not option.startswith("--") or name not in REGISTERS or name in SECOND_LAYOUTS:
             left.append(word)
             continue
         given[name] = value if equals else next(rest, "")
@@ -126,8 +126,11 @@ def check_root(image: Image, regime: Regime | None, p: "WalkParams") -> None:
     """`InvalidError` where the root of *p* cannot be in memory, `UnreadableError` where it is not.
 
     To a CPU these are an Address size fault and an External abort; to who reads an image they say
-    that the registers do not belong to it. Roots at an IPA are left to the walk.
+    that the registers do not belong to it. Roots at an IPA, and a start level with which every
+    walk faults, are left to the walk.
     """
+    if p.start_error:
+        return
     if p.root >> p.output_bits:
         raise InvalidError(
             f"{p.name}: the root {p.root:#x} is beyond the {p.output_bits}-bit output size"

@@ -48,10 +48,13 @@ def _access(options: "Namespace", pan: bool) -> Access | None:
 
 
 def _walk_stage2(options: "Namespace", image: "Image", registers: "RegisterFile") -> "Answers":
+    if options.stage1:
+        raise InvalidError("--stage1: --regime stage2 has no stage 1")
     params = stage2_from(registers)
+    access = _access(options, pan=False)
     check_root(image, None, params)
     for ipa in (number(text, "address") for text in options.va):
-        found, steps = translate_stage2(image.memory, params, ipa)
+        found, steps = translate_stage2(image.memory, params, ipa, access)
         yield isinstance(found, Fault), (ipa, found, steps), explain_stage2(ipa, found, steps)
 
 

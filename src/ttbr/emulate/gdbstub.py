@@ -23,6 +23,7 @@ MAX_XML = 4 << 20
 MAX_FEATURES = 64
 MAX_REGISTERS = 4096
 CHUNK = 0x400  # bytes of memory asked for at once; QEMU's packets hold 4096 digits
+DESCRIPTION = 4  # timeouts that reading the whole description may take
 STOP = re.compile("[ST][0-9a-fA-F]{2}")
 ESCAPE, REPEAT = 0x7D, 0x2A
 
@@ -65,7 +66,9 @@ class GdbStub:
         self._timeout = timeout
         self._name = name
         self._received = bytearray()
+        self._limit = timeout
         self._deadline = 0.0
+        self._described = time.monotonic() + DESCRIPTION * timeout
         self._pending = False
         self._physical: bool | None = None
         try:
@@ -111,11 +114,14 @@ class GdbStub:
         answer = self._answer()
         # A running target is stopped by the connection, and says so when it likes.
         while STOP.match(answer) and text not in ("s", "c"):
+            if time.monotonic() > self._deadline:
+                raise self._error(f"only stops in {self._limit:g} s")
             answer = self._answer()
         return answer
 
     def _send(self, text: str, timeout: float | None = None) -> None:
-        self._deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
+        self._limit = self._timeout if timeout is None else timeout
+        self._deadline = time.monotonic() + self._limit
         if self._pending:  # the answer to a request that was given up
             raise self._error("an earlier request had no answer")
         data = text.encode("latin-1")
@@ -150,7 +156,7 @@ class GdbStub:
                 self._stream.settimeout(left)
                 data = self._stream.recv(1 << 16)
             except TimeoutError:
-                raise self._error(f"no answer in {self._timeout:g} s") from None
+                raise self._error(f"no answer in {self._limit:g} s") from None
             except OSError as error:
                 raise self._error(f"connection lost ({error.strerror or error})") from None
             if not data:
@@ -181,7 +187,7 @@ class GdbStub:
             if len(data) > MAX_PACKET:
                 raise self._error(f"a packet of more than {MAX_PACKET} bytes")
             if time.monotonic() > self._deadline:
-                raise self._error(f"no whole packet in {self._timeout:g} s")
+                raise self._error(f"no whole packet in {self._limit:g} s")
         checksum = bytes((self._byte(), self._byte()))
         return bytes(data) if checksum.lower() == b"%02x" % (total & 0xFF) else None
 
@@ -197,6 +203,8 @@ class GdbStub:
         """A file of the target's description."""
         text = ""
         while len(text) <= MAX_XML:
+            if time.monotonic() > self._described:
+                raise self._error(f"no whole description in {DESCRIPTION * self._timeout:g} s")
             part = self.request(f"qXfer:features:read:{name}:{len(text):x},ffb")
             if part[:1] not in ("l", "m") or part == "m":
                 raise self._error(f"{name}: {part[:40]!r} is no part of a file")

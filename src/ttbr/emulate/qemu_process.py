@@ -40,7 +40,7 @@ def sparse_file(size: int) -> int:
         os.truncate(descriptor, size)
     except (OSError, OverflowError) as error:
         os.close(descriptor)
-        raise TtbrError(f"a sparse file of {size} bytes for RAM: {error}") from None
+        raise TtbrError(f"{size} bytes of RAM: {error}") from None
     return descriptor
 
 
@@ -78,10 +78,15 @@ class QemuProcess:
             self._process = None
             self._errors.close()
 
+    def signal(self, number: int) -> None:
+        """Send signal *number*, if QEMU still lives."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
     def end(self, wait: float = 0.0) -> str | None:
-        """How QEMU died and its last words; None while it lives, or lives *wait* seconds more."""
+        """How QEMU died, with its last words; None when it still lives after *wait* seconds."""
         if self._process is None:
-            return "it was closed"
+            return "is closed"
         try:
             status = self._process.wait(wait)
         except subprocess.TimeoutExpired:
@@ -89,4 +94,4 @@ class QemuProcess:
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return f"{how}: {lines[-1] if lines else 'it said nothing'}"
+        return f"died ({how}): {lines[-1] if lines else 'it said nothing'}"

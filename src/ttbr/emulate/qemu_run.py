@@ -25,7 +25,7 @@ from ttbr.emulate.run import Death, Executed, Job, Outcome, State, blocks_of
 from ttbr.emulate.unicorn_at import HCR_EL2_RW, PSTATE, SCR_EL3, TRANSLATION_REGISTERS
 from ttbr.errors import InvalidError, TtbrError
 
-__all__ = ["MACHINES", "SBSA_REF", "VIRT", "Machine", "run"]
+__all__ = ["SBSA_REF", "VIRT", "Machine", "run"]
 
 ANSWER = 20.0  # seconds for any answer of QEMU, its start included
 BOOT_SIZE = 1 << 16
@@ -67,7 +67,6 @@ SBSA_REF = Machine(
     0x100_0000_0000,
     ("-machine", "sbsa-ref,memory-backend=ram", "-global", "VGA.romfile="),
 )
-MACHINES = {machine.name: machine for machine in (VIRT, SBSA_REF)}
 
 
 def run(
@@ -182,7 +181,7 @@ class _Qemu:
     def _died(self) -> TtbrError | None:
         """The error to raise when it is QEMU's end that broke the connection."""
         end = self.process.end(0.2) if self.process is not None else None
-        return None if end is None else TtbrError(f"{self.name} died ({end})")
+        return None if end is None else TtbrError(f"{self.name} {end}")
 
     def _write(self, address: int, data: bytes | bytearray) -> None:
         try:

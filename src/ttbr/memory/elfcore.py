@@ -8,6 +8,7 @@ lines of system registers.
 
 import struct
 
+from ttbr.arch.registers import arm_name
 from ttbr.errors import InvalidError, UnreadableError
 from ttbr.memory.segments import Buffer, Segment, SegmentMemory
 from ttbr.record import record
@@ -17,6 +18,8 @@ __all__ = ["Core", "parse_core"]
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
 _PHDR = struct.Struct("<IIQQQQQQ")
 _NHDR = struct.Struct("<III")
+_SHDR = struct.Struct("<IIQQQQIIQQ")
+_PN_XNUM = 0xFFFF  # e_phnum of a core with more headers: section header 0 has the count, sh_info
 _ET_CORE, _EM_AARCH64, _PT_LOAD, _PT_NOTE, _NT_PRSTATUS = 4, 183, 1, 4, 1
 _MACHINES = {3: "x86", 40: "32-bit Arm", 62: "x86-64", 243: "RISC-V", 21: "PowerPC64", 22: "S390"}
 _TYPES = {1: "a relocatable object", 2: "an executable", 3: "a shared object"}
@@ -38,7 +41,9 @@ def _header(data: Buffer, name: str) -> tuple[int, int, int]:
     """(offset, entry size, count) of the program headers, after the checks."""
     if len(data) < _EHDR.size:
         raise UnreadableError(f"{name}: truncated ELF header ({len(data)} bytes)")
-    ident, kind, machine, _, _, phoff, _, _, _, size, count, *_ = _EHDR.unpack(data[: _EHDR.size])
+    ident, kind, machine, _, _, phoff, shoff, _, _, size, count, *_ = _EHDR.unpack(
+        data[: _EHDR.size]
+    )
     if ident[4] != 2:
         raise UnreadableError(f"{name}: not a 64-bit ELF file (EI_CLASS={ident[4]})")
     if ident[5] != 1:
@@ -50,6 +55,12 @@ def _header(data: Buffer, name: str) -> tuple[int, int, int]:
         raise UnreadableError(f"{name}: {_TYPES.get(kind, 'ELF')} (e_type={kind}), not a core")
     if size < _PHDR.size:
         raise UnreadableError(f"{name}: e_phentsize={size} is too small")
+    if count == _PN_XNUM:
+        if not shoff or shoff + _SHDR.size > len(data):
+            raise UnreadableError(
+                f"{name}: e_phnum={count:#x}, but no section header 0 at {shoff:#x}"
+            )
+        count = _SHDR.unpack(data[shoff : shoff + _SHDR.size])[7]
     return phoff, size, count
 
 
@@ -103,7 +114,7 @@ def _register_lines(text: bytes, name: str) -> dict[str, int]:
             number = -1
         if not 0 <= number < 1 << 64:
             raise UnreadableError(f"{name}: register note line {line[:60]!r} is not NAME=value")
-        registers[key] = number
+        registers[arm_name(key)] = number
     return registers
 
 

@@ -11,7 +11,7 @@ __all__ = ["Image", "open_image"]
 
 _GZIP = b"\x1f\x8b"
 # What a compressed image may unpack to: a core of tables is some MiB; more is kept in a file.
-UNPACKED_LIMIT = 1 << 30
+UNPACKED_LIMIT, _PIECE = 1 << 28, 1 << 20
 # Other dump formats, by their first bytes: known, not readable here.
 _OTHER = {
     b"KDUMP   ": "a compressed kdump (makedumpfile)",
@@ -39,27 +39,30 @@ class Image:
     registers: RegisterFile = NO_REGISTERS
 
 
-def _unpack(path: str, limit: int = UNPACKED_LIMIT) -> bytes:
+def _unpack(path: str, limit: int = UNPACKED_LIMIT) -> bytearray:
     import gzip
     import zlib
 
+    data = bytearray()
     try:
         with gzip.open(path, "rb") as file:
-            data = file.read(limit + 1)
+            while piece := file.read(_PIECE):
+                data += piece
+                if len(data) > limit:
+                    raise UnreadableError(
+                        f"{path}: unpacks to more than {limit >> 20} MiB; unpack it to a file"
+                    )
     except (OSError, EOFError, zlib.error) as error:
         raise UnreadableError(f"{path}: damaged gzip file ({error})") from None
-    if len(data) > limit:
-        raise UnreadableError(
-            f"{path}: unpacks to more than {limit >> 20} MiB; unpack it to a file"
-        )
     return data
 
 
 def open_image(path: str | os.PathLike[str], base: int | None = None) -> Image:
-    """Open *path*. A raw image needs *base*, its physical address (0 by default for none given).
+    """Open *path*: an ELF core (also gzip-compressed), or a raw image at physical address *base*.
 
-    A file that is neither ELF nor a known other format is a raw image; with no *base* such a file
-    is refused when it is text. Raises `UnreadableError`. Nothing is read but headers.
+    A file that is neither ELF nor a known other format is a raw image, which needs *base*; a core
+    must not have it. Nothing is read but headers. Raises `UnreadableError` for the file and
+    `InvalidError` for *base*.
     """
     name = os.fspath(path)
     data: Buffer = map_file(name)

@@ -6,14 +6,13 @@ JSON: either ``{"TTBR0_EL2": "0x..", ...}`` or a capture's ``state.json`` (``sys
 
 import os
 
+from ttbr.arch.registers import arm_name
 from ttbr.errors import UnreadableError
 from ttbr.record import record
 
 __all__ = ["RegisterFile", "parse_registers", "read_registers"]
 
 _LIMIT = 16 << 20
-# QEMU's debug stub drops the suffix of some EL1 registers.
-_ALIASES = {"SCTLR": "SCTLR_EL1", "VBAR": "VBAR_EL1"}
 
 
 @record
@@ -58,18 +57,23 @@ def _from_tree(tree: object, where: str) -> RegisterFile:
     table = tree.get("sysregs", tree)
     if not isinstance(table, dict):
         raise UnreadableError(f"{where}: sysregs must be a table of names and values")
-    values = {}
+    values: dict[str, int] = {}
     for name, value in table.items():
+        shown = name[:40] if name.isprintable() else repr(name)[:40]
         if table is tree and isinstance(value, dict | list):
-            raise UnreadableError(f"{where}: {name} is not a register value")
-        upper = name.upper()
-        values[_ALIASES.get(upper, upper)] = _integer(value, name, where)
+            raise UnreadableError(f"{where}: {shown} is not a register value")
+        register, number = arm_name(name), _integer(value, shown, where)
+        if values.setdefault(register, number) != number:
+            raise UnreadableError(f"{where}: {register} has two values")
     core = tree.get("core")
     pstate = None
     if isinstance(core, dict) and "cpsr" in core:
         pstate = _integer(core["cpsr"], "core.cpsr", where)
     elif table is not tree and "el" in tree:
-        pstate = (_integer(tree["el"], "el", where) & 3) << 2
+        level = _integer(tree["el"], "el", where)
+        if level > 3:
+            raise UnreadableError(f"{where}: el={level}: must be 0 to 3")
+        pstate = level << 2
     return RegisterFile(values, pstate)
 
 
@@ -93,14 +97,14 @@ def parse_registers(text: str, where: str) -> RegisterFile:
 def read_registers(path: str | os.PathLike[str]) -> RegisterFile:
     """Registers from the JSON or TOML file at *path*; `UnreadableError` names the file."""
     try:
-        if os.path.getsize(path) > _LIMIT:
-            raise UnreadableError(f"{path}: too large for a register file")
         with open(path, encoding="utf-8") as file:
-            text = file.read()
+            text = file.read(_LIMIT + 1)  # not by its size: /dev/zero has none
     except OSError as error:
         raise UnreadableError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UnreadableError(f"{path}: not a text file") from None
+    if len(text) > _LIMIT:
+        raise UnreadableError(f"{path}: too large for a register file")
     if not text.strip():
         raise UnreadableError(f"{path}: the file is empty")
     return parse_registers(text, str(path))

@@ -45,17 +45,26 @@ class SegmentMemory:
         """*size* bytes at *address*; `MemoryFault` where no segment holds them."""
         segment = self._last
         if not segment.address <= address < segment.address + segment.size:
-            index = bisect_right(self._starts, address) - 1
-            if index < 0 or address >= self.segments[index].end:
-                raise MemoryFault(address, size)
-            segment = self._last = self.segments[index]
+            segment = self._last = self._segment(address, size)
         start = segment.offset + address - segment.address
         available = segment.address + segment.size - address
-        if size > available:
-            return bytes(segment.data[start : start + available]) + self.read(
-                address + available, size - available
-            )
-        return bytes(segment.data[start : start + size])
+        if size <= available:
+            return bytes(segment.data[start : start + size])
+        # To the end first: a read of much that is not there must not copy what is.
+        spans = [(segment, start, available)]
+        while available < size:
+            segment = self._segment(address + available, size - available)
+            part = min(segment.size, size - available)
+            spans.append((segment, segment.offset, part))
+            available += part
+        return b"".join(bytes(s.data[start : start + part]) for s, start, part in spans)
+
+    def _segment(self, address: int, size: int) -> Segment:
+        """The segment that holds *address*; *size* is what was asked for there."""
+        index = bisect_right(self._starts, address) - 1
+        if index < 0 or address >= self.segments[index].end:
+            raise MemoryFault(address, size)
+        return self.segments[index]
 
 
 class SparseMemory(SegmentMemory):

@@ -1,6 +1,6 @@
 """A walk explained for a person: every descriptor that was read, and what it meant."""
 
-from ttbr.arch.attributes import permission_text
+from ttbr.arch.attributes import memory_text, permission_text
 from ttbr.arch.descriptors import BLOCK, PAGE, TABLE
 from ttbr.arch.faults import Fault
 from ttbr.arch.geometry import size_text
@@ -41,7 +41,7 @@ def _leaf_line(leaf: Leaf) -> str:
 
 def _half(regime: Regime, va: int) -> str:
     if not regime.mmu_on:
-        return f"{regime.name}, stage 1 off (SCTLR_ELx.M=0)"
+        return f"{regime.name}, stage 1 off"
     try:
         return f"{regime.name}, {half_text(regime.half(va))}"
     except InvalidError as error:
@@ -65,7 +65,7 @@ def explain(regime: Regime, va: int, answer: Mapping | Fault) -> str:
     for leaf in (answer.leaf, answer.leaf2):
         if leaf is not None:
             lines.append(_leaf_line(leaf))
-    memory = shareability_text(answer.attr, answer.shareability)
+    memory = shareability_text(memory_text(answer.attr), answer.shareability)
     el0 = answer.leaf.params.el0 if answer.leaf else True
     through = f" (IPA {answer.ipa:#x})" if answer.leaf2 is not None else ""
     permissions = permission_text(answer.permissions, el0)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from ttbr.arch.attributes import PW, PX, UR, UW, UX
+from ttbr.arch.attributes import PW, PX, UR, UW, UX, is_device
 from ttbr.arch.geometry import size_text
 from ttbr.report.words import leaf_text
 from ttbr.walk.iterate import Run, TableCount, Unreadable
@@ -16,7 +16,7 @@ FILTERS: dict[str, Callable[[Run], bool]] = {
     "executable": lambda run: bool(run.leaf.permissions & (PX | UX)),
     "wx": lambda run: _writable_and_executable(run),
     "user": lambda run: bool(run.leaf.permissions & (UR | UW)),
-    "device": lambda run: run.leaf.attr & 0xF2 == 0,
+    "device": lambda run: is_device(run.leaf.attr),
     "contiguous": lambda run: run.leaf.contiguous,
     "block": lambda run: run.leaf.level < 3,
 }

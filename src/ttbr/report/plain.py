@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from ttbr.arch.attributes import SHAREABILITY, memory_text, permission_text
 from ttbr.arch.faults import Fault
+from ttbr.report.words import leaf_memory
 from ttbr.walk.iterate import Run, Unreadable
 from ttbr.walk.translate import Leaf, Mapping, Step
 
@@ -51,7 +52,7 @@ def plain_leaf(leaf: Leaf) -> dict[str, object]:
         "size": leaf.size,
         "descriptor": hex(leaf.descriptor),
         "permissions": permission_text(leaf.permissions, leaf.params.el0),
-        "memory": memory_text(leaf.attr),
+        "memory": leaf_memory(leaf),
         "shareability": SHAREABILITY[leaf.shareability],
         "contiguous": leaf.contiguous,
         "not_global": bool(leaf.params.stage == 1 and leaf.descriptor >> 11 & 1),
@@ -69,7 +70,7 @@ def plain_walk(answer: object) -> dict[str, object]:
         body = plain_fault(found) if isinstance(found, Fault) else plain_leaf(found)
         if isinstance(found, Leaf):
             body["pa"] = hex(found.output)
-        return {"ipa": hex(ipa), **body, "steps": _steps(steps)}
+        return {**body, "ipa": hex(ipa), "steps": _steps(steps)}
     if isinstance(answer, Fault):
         return {"va": hex(answer.va), **plain_fault(answer), "steps": _steps(answer.steps)}
     assert isinstance(answer, Mapping)

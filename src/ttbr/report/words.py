@@ -1,19 +1,30 @@
 """Words that several texts share: sizes, leaf attributes, permissions."""
 
-from ttbr.arch.attributes import SHAREABILITY, memory_text, permission_text
+from ttbr.arch.attributes import (
+    SHAREABILITY,
+    memory_text,
+    permission_text,
+    stage2_memory_text,
+)
 from ttbr.arch.geometry import size_text
 from ttbr.walk.translate import Leaf
 
-__all__ = ["flags", "half_text", "leaf_text", "shareability_text"]
+__all__ = ["flags", "half_text", "leaf_memory", "leaf_text", "shareability_text"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ttbr.arch.regime import WalkParams
 
 
-def shareability_text(attr: int, sh: int) -> str:
+def leaf_memory(leaf: Leaf) -> str:
+    """The memory type that one stage's leaf says; of stage 2 it may depend on stage 1."""
+    if leaf.params.stage == 2:
+        return stage2_memory_text(leaf.descriptor >> 2 & 0xF, leaf.params.fwb)
+    return memory_text(leaf.attr)
+
+
+def shareability_text(memory: str, sh: int) -> str:
     """``Normal WB ISH``: Device memory has no shareability of its own."""
-    memory = memory_text(attr)
     return memory if memory.startswith("Device") else f"{memory} {SHAREABILITY[sh]}"
 
 
@@ -35,11 +46,16 @@ def leaf_text(leaf: Leaf) -> str:
     """``rw-/--- Normal WB ISH nG`` of one stage's leaf."""
     el0 = leaf.params.el0
     permissions = permission_text(leaf.permissions, el0)
-    return " ".join([permissions, shareability_text(leaf.attr, leaf.shareability), *flags(leaf)])
+    memory = shareability_text(leaf_memory(leaf), leaf.shareability)
+    return " ".join([permissions, memory, *flags(leaf)])
 
 
 def half_text(p: "WalkParams") -> str:
-    """``TTBR1_EL1: 4K granule, 39-bit range, root 0x.. (level 1, 512 entries)``."""
+    """``TTBR1_EL1: 4K granule, 39-bit input, root 0x.. (level 1, 512 entries)``."""
+    if p.epd:
+        return f"{p.name}: walks disabled (EPD=1)"
+    if p.start_error:
+        return f"{p.name}: {p.start_error}: every walk faults at level 0"
     form = "" if not p.form.wide else f", {p.form.name}"
     entries = "entry" if p.root_entries == 1 else "entries"
     return (

@@ -6,7 +6,7 @@ each barrier whether the proof stands without it. All are checked by proving the
 `ttbr.switch.wording` turns the results into text.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -234,52 +234,62 @@ def _moved(problem: Problem, origin: int, to: int) -> Problem:
     return replace(problem, steps=tuple(steps))
 
 
-def repair(result: Result) -> Repair | None:
+class _Search:
+    """Proves changed traces until one is safe or `left` proofs are spent."""
+
+    def __init__(self, result: Result, limit: int) -> None:
+        self.problem, self.left = result.problem, limit
+        steps = self.problem.steps
+        self.last = min(max(f.access.step for f in result.findings), len(steps) - 1)
+        # Right behind an instruction with an effect: between two of those all places are alike.
+        behind = [i + 1 for i in range(self.last) if steps[i].events]
+        self.places = [*reversed(behind), 0]
+
+    def safe(self, problem: Problem) -> bool:
+        self.left -= 1
+        return self.left >= 0 and prove(problem).safe
+
+    def insert(self, places: Iterable[int], texts: tuple[str, ...]) -> Repair | None:
+        for at in places:
+            changed = _inserted(self.problem, at, texts)
+            if self.safe(changed):
+                return Repair("insert", texts, at, None, changed)
+        return None
+
+    def move(self) -> Repair | None:
+        steps = self.problem.steps
+        for origin in range(len(steps)):
+            if not _is_barrier(steps[origin]):
+                continue
+            for to in (self.last + 1, *self.places):
+                if to in (origin, origin + 1) or not _straight(steps, origin, to):
+                    continue
+                changed = _moved(self.problem, origin, to)
+                if self.safe(changed):
+                    return Repair("move", (steps[origin].text,), to, origin, changed)
+        return None
+
+
+def repair(result: Result, limit: int = 2000) -> Repair | None:
     """The smallest change that makes an unsafe trace safe, or None where none of them does.
 
     Tried in turn: one instruction more, one barrier moved within straight-line code, several
     instructions more, the break before a store. An insertion as late as possible is preferred: it
-    leaves the most of the trace as it was. It goes right behind an instruction that changes the
-    state, since between two of those all places are alike.
+    leaves the most of the trace as it was. *limit* bounds the number of proofs.
     """
-    problem = result.problem
-    last = min(max(f.access.step for f in result.findings), len(problem.steps) - 1)
-    places = [i + 1 for i in range(last) if problem.steps[i].events]
-    places = [*reversed(places), 0]
-    candidates = list(_candidates(problem))
+    search = _Search(result, limit)
+    candidates = list(_candidates(result.problem))
     for texts in candidates:
-        if len(texts) == 1 and (found := _insertion(problem, places, texts)) is not None:
+        if len(texts) == 1 and (found := search.insert(search.places, texts)) is not None:
             return found
-    if (found := _move(problem, last)) is not None:
+    if (found := search.move()) is not None:
         return found
     for texts in candidates:
-        if len(texts) > 1 and (found := _insertion(problem, places, texts)) is not None:
+        if len(texts) > 1 and (found := search.insert(search.places, texts)) is not None:
             return found
     for at, texts in _breaks(result):
-        if (found := _insertion(problem, [at], texts)) is not None:
+        if (found := search.insert([at], texts)) is not None:
             return found
-    return None
-
-
-def _insertion(problem: Problem, places: list[int], texts: tuple[str, ...]) -> Repair | None:
-    for at in places:
-        changed = _inserted(problem, at, texts)
-        if prove(changed).safe:
-            return Repair("insert", texts, at, None, changed)
-    return None
-
-
-def _move(problem: Problem, last: int) -> Repair | None:
-    steps = problem.steps
-    for origin in range(len(steps)):
-        if not _is_barrier(steps[origin]):
-            continue
-        for to in range(last + 1, -1, -1):
-            if to in (origin, origin + 1) or not _straight(steps, origin, to):
-                continue
-            changed = _moved(problem, origin, to)
-            if prove(changed).safe:
-                return Repair("move", (steps[origin].text,), to, origin, changed)
     return None
 
 

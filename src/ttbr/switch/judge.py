@@ -4,7 +4,8 @@
 compares every outcome that they and a fresh walk allow with what the intent says.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ttbr.arch.attributes import PX, UX, is_device
@@ -106,6 +107,25 @@ class Finding(NamedTuple):
     slice: "Slice"
 
 
+@dataclass(slots=True)
+class _World:
+    """The entries as they may be now, or as they may be once a pending TLBI is complete.
+
+    They are closed under walks of `configs` that see `visible`, and read `reading` of what is
+    stored to.
+    """
+
+    entries: Entries
+    configs: tuple[Config, ...] | None = None
+    visible: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    reading: frozenset[int] = frozenset()
+
+    def keep(self, others: Entries) -> None:
+        """Drop the entries that are not in *others*."""
+        if not self.entries.keys() <= others.keys():
+            self.entries = {e: o for e, o in self.entries.items() if e in others}
+
+
 class Slice:
     """The TLB of one 4 KB page of addresses in one regime.
 
@@ -151,58 +171,59 @@ class Slice:
         """Carry the entries through all points."""
         self.worlds.clear()
         self._outcomes.clear()
-        now = self._start()
-        posts: dict[int, Entries] = {}
-        before: dict[int, tuple[Config, ...]] = {}
-        visible = None
+        now = _World(self._start())
+        posts: dict[int, _World] = {}
         for point in self.line.points:
             if point.issued is not None and point.issued.regime == self.regime:
                 tlbi = point.issued
-                posts[tlbi.number] = {e: o for e, o in now.items() if not removes(tlbi, e)}
+                kept = {e: o for e, o in now.entries.items() if not removes(tlbi, e)}
+                posts[tlbi.number] = _World(kept)
             for number in point.completed:
-                post = posts.pop(number, None)
-                if post is not None:
-                    now = {e: o for e, o in post.items() if e in now}
-                    posts = {n: {e: o for e, o in p.items() if e in now} for n, p in posts.items()}
+                if number in posts:
+                    old, now = now, posts.pop(number)
+                    for world in (now, *posts.values()):
+                        world.keep(old.entries if world is now else now.entries)
             if point.registers[self.regime].walking != OUT:
-                gained = visible is None or bool(point.stored) or visible is not point.visible
-                visible = point.visible
                 borrowed = pool.get(point.number, set()) if pool else set()
-                self.walker.touched.clear()
-                now = self._saturate(now, point, -1, before, gained, borrowed)
-                for number, post in posts.items():
-                    posts[number] = self._saturate(post, point, number, before, gained, borrowed)
-                if self.walker.touched:
-                    self.touched[point.number] = frozenset(self.walker.touched)
-            self.worlds.append(now)
+                self._saturate(now, point, -1, borrowed)
+                for number, world in posts.items():
+                    self._saturate(world, point, number, borrowed)
+                reading = now.reading.union(*(world.reading for world in posts.values()))
+                if reading:
+                    self.touched[point.number] = reading
+            self.worlds.append(now.entries)
 
-    def _saturate(
-        self,
-        entries: Entries,
-        point: Point,
-        number: int,
-        before: dict[int, tuple[Config, ...]],
-        gained: bool,
-        borrowed: Iterable[int],
-    ) -> Entries:
-        """Close *entries* when anything appeared that walks may use; else they are closed."""
-        configs = self.configs(point, number)
-        old = before.get(number)
-        before[number] = configs
-        if not gained and old is not None and (old is configs or set(configs) <= set(old)):
-            return entries
-        closed = self.walker.close(entries, configs, point.visible, point.number)
-        added: Entries = {}
-        for location in borrowed:
-            values = point.visible.get(location) or (self.line.tables[location] or 0,)
-            for c in configs:
-                for value in values:
-                    copy = Copy(c.asid, location, value)
-                    if c.enabled and value & 1 and copy not in closed:
-                        added[copy] = Origin(point.number, c, None)
-        if added:
-            return self.walker.close({**closed, **added}, configs, point.visible, point.number)
-        return closed
+    def _saturate(self, world: _World, point: Point, number: int, borrowed: Iterable[int]) -> None:
+        """Close *world* when anything changed that its walks may use; else it is closed.
+
+        Fewer configs leave it closed too, but what is still read counts where there are stores.
+        """
+        configs, last = self.configs(point, number), world.configs
+        known = last is not None and (
+            configs is last
+            or set(configs) == set(last)
+            or (not self.line.stored and set(configs) <= set(last))
+        )
+        seen = world.visible
+        if (
+            known
+            and not borrowed
+            and all(point.visible.get(at) == seen.get(at) for at in world.reading)
+        ):
+            return
+        self.walker.touched.clear()
+        entries = self.walker.close(world.entries, configs, point.visible, point.number)
+        copies: Entries = {
+            Copy(c.asid, at, value): Origin(point.number, c, None)
+            for at in borrowed
+            for value in point.visible.get(at) or (self.line.tables[at] or 0,)
+            for c in configs
+            if c.enabled and value & 1
+        }
+        if copies.keys() - entries.keys():
+            entries = self.walker.close({**copies, **entries}, configs, point.visible, point.number)
+        world.entries, world.configs, world.visible = entries, configs, point.visible
+        world.reading = frozenset(self.walker.touched)
 
     def outcomes(self, number: int, ordered: bool = False) -> tuple[Outcome, ...]:
         """Everything that a lookup at point *number* may lead to.

@@ -29,9 +29,16 @@ def break_before_make(piece: Slice) -> Iterator[Finding]:
         before = piece.line.points[point.number - 1]
         if 1 not in before.registers[piece.regime].fields["M"]:
             continue
+        read = piece.touched.get(before.number, frozenset())
         for location, value in point.stored:
-            if value & 1:
+            if value & 1 and (location in read or _made(piece, before.number, location)):
                 yield from _check(piece, point.number, location, value)
+
+
+def _made(piece: Slice, number: int, location: int) -> bool:
+    """Whether a descriptor at *location* made an entry that may be there at a point."""
+    entries = piece.worlds[number]
+    return any(isinstance(e, Leaf | Part) and e.location == location for e in entries)
 
 
 def _check(piece: Slice, number: int, location: int, value: int) -> Iterator[Finding]:

@@ -105,9 +105,10 @@ def _add_stored(line: Timeline, slices: dict[tuple[str, int], Slice]) -> None:
         for piece in slices.values():
             if piece.regime == regime:
                 for number, locations in piece.touched.items():
-                    for c in line.configs(line.points[number], regime, piece.upper):
-                        if c.p is not None:
-                            read.setdefault(c.p.root, set()).update(locations)
+                    configs = line.configs(line.points[number], regime, piece.upper)
+                    roots = {c.p.root for c in configs if c.p is not None}
+                    if len(roots) == 1:  # else which of them read it is not known
+                        read.setdefault(roots.pop(), set()).update(locations)
         for va in reaching(line, regime, read):
             slices.setdefault((regime, va & ~0xFFF), Slice(line, regime, va & ~0xFFF))
 

@@ -87,6 +87,7 @@ class Walker:
         self, va: int, tables: TableMemory, stored: frozenset[int], *, copies: bool
     ) -> None:
         self.va, self.tables, self.stored = va, tables, stored
+        self.pages = frozenset(location >> 12 for location in stored)
         self.copies = copies and bool(stored)
         self.touched: set[int] = set()
 
@@ -281,7 +282,8 @@ class _Run:
         """Leaves of the other members of the address's contiguous group, which may cover it."""
         decoder, level = item.decoder, item.level
         table_size = (item.mask + 1) * 8
-        stored = any(item.table <= at < item.table + table_size for at in self.walker.stored)
+        pages = range(item.table >> 12, (item.table + table_size - 1 >> 12) + 1)
+        stored = not self.walker.pages.isdisjoint(pages)
         if not stored and not self.walker.tables.may_be_contiguous(item.table, table_size):
             return
         count = decoder.contiguous[level]

@@ -1,7 +1,7 @@
 """A trace run through the machine: its points, and every access with the points it may use."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ttbr.arch.attributes import PR, PW, PX, UR, UW, UX
 from ttbr.arch.features import features_of
@@ -47,19 +47,24 @@ class Timeline:
     accesses: list[Access]
     since: int = 0
     stored: frozenset[int] = frozenset()
+    _configs: dict[tuple[int, str, int, int], tuple[Config, ...]] = field(default_factory=dict)
 
     def configs(
         self, point: Point, regime: str, upper: int, number: int = -1
     ) -> tuple[Config, ...]:
         """What the walks of one half may use at *point*; *number* picks a pending TLBI's world."""
-        now = point.registers[regime]
-        fields = now.fields
-        sticky = now.sticky
-        if number >= 0:
-            sticky = next((p.sticky for p in point.pending if p.tlbi.number == number), sticky)
-        if sticky:
-            fields = with_sticky(ROWS[regime], fields, sticky)
-        return self.configurations.all(ROWS[regime], now.pairs, fields, upper)
+        key = (point.number, regime, upper, number)
+        found = self._configs.get(key)
+        if found is None:
+            now = point.registers[regime]
+            sticky = now.sticky
+            if number >= 0:
+                pending = (p.sticky for p in point.pending if p.tlbi.number == number)
+                sticky = next(pending, sticky)
+            row = ROWS[regime]
+            fields = with_sticky(row, now.fields, sticky) if sticky else now.fields
+            found = self._configs[key] = self.configurations.all(row, now.pairs, fields, upper)
+        return found
 
 
 def _data_accesses(step: Step, event: program.Event) -> list[tuple[int, int]]:

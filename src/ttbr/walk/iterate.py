@@ -24,9 +24,11 @@ from ttbr.walk.translate import (
 
 __all__ = ["Hole", "Run", "TableCount", "Unreadable", "combine", "runs"]
 
-# A tree whose tables are met again and again (a self-referencing root in every entry) has more
-# mappings than can be listed: stop when so many more tables were visited than exist.
-_REVISITS = 1 << 16
+# A tree that leads to its own tables over and over (a root that refers to itself in every entry,
+# the shadow of KASAN) has more mappings than can be listed. One table is listed so many times at
+# one level (under one self-reference each table is met once a level), and tables that were listed
+# before may add so many entries in all.
+_TIMES, _ENTRIES = 16, 1 << 16
 
 
 @record
@@ -53,7 +55,11 @@ class Run:
 
 @record
 class Unreadable:
-    """A part that cannot be listed: *size* bytes from *va*, of the table at *table*."""
+    """A part that is no mapping and no hole: *size* bytes from *va*, of the table at *table*.
+
+    No memory backs the table, stage 2 does not translate its address, it or the output of its
+    leaves is beyond the output size (an Address size fault), or it was listed too often.
+    """
 
     va: int
     size: int
@@ -72,7 +78,7 @@ class Hole:
 
 
 class TableCount:
-    """Filled while `runs` iterates: the bytes of each distinct table by address, and the visits."""
+    """Filled while `runs` iterates: the bytes of each table read, by address, and the visits."""
 
     def __init__(self) -> None:
         self.tables: dict[int, int] = {}
@@ -138,36 +144,32 @@ def runs(
         yield Unreadable(p.base, 1 << p.input_bits, p.start_level, p.root, p.start_error)
         return
     lister = _Lister(_Reader(memory, regime, p), p, (low, high), counted, holes)
-    pending: Run | None = None
+    pending: Item | None = None
     for item in lister.table(0, p.root, p.base, 0):
-        if not isinstance(item, Run):
-            if pending is not None:
-                yield pending
-                pending = None
-            yield item
-            continue
         joined = _join(pending, item) if pending is not None else None
-        if joined is not None:
-            pending = joined
-            continue
-        if pending is not None:
+        if joined is None and pending is not None:
             yield pending
-        pending = item
+        pending = item if joined is None else joined
     if pending is not None:
         yield pending
 
 
-def _join(left: Run, right: Run) -> Run | None:
-    """One run of two that meet at a table boundary, or None."""
-    a, b = left.leaf, right.leaf
-    if (
-        left.end == right.va
-        and a.level == b.level
-        and a.output + left.size == b.output
-        and a.hierarchical == b.hierarchical
-        and (a.descriptor ^ b.descriptor) & _attributes(a.params, a.level) == 0
-    ):
-        return replace(left, size=left.size + right.size)
+def _join(left: Item, right: Item) -> Item | None:
+    """One item of two neighbours, as of two tables whose runs meet, or None."""
+    if isinstance(left, Run) and isinstance(right, Run):
+        a, b = left.leaf, right.leaf
+        if (
+            left.end == right.va
+            and a.level == b.level
+            and a.output + left.size == b.output
+            and a.hierarchical == b.hierarchical
+            and (a.descriptor ^ b.descriptor) & _attributes(a.params, a.level) == 0
+        ):
+            return replace(left, size=left.size + right.size)
+    elif isinstance(left, Unreadable) and isinstance(right, Unreadable):
+        alike = (left.reason, left.table, left.level) == (right.reason, right.table, right.level)
+        if alike and left.va + left.size == right.va:
+            return replace(left, size=left.size + right.size)
     return None
 
 
@@ -175,6 +177,17 @@ def _attributes(p: WalkParams, level: int) -> int:
     """The descriptor bits that are not output address."""
     row = p.levels[level - p.start_level]
     return ~(row.leaf_mask | p.form.high_mask) & (1 << 64) - 1
+
+
+@record
+class _Table:
+    """A table that was read: *depth* counts from the root, *va* is where it starts to map."""
+
+    address: int
+    depth: int
+    va: int
+    hierarchical: int
+    descriptors: tuple[int, ...]
 
 
 class _Lister:
@@ -191,110 +204,100 @@ class _Lister:
         self.reader, self.p, self.count, self.holes = reader, p, count, holes
         self.low, self.high = span
         self.page_mask = p.form.low_mask(p.granule.shift)
-        self.stopped = False
+        self.times: dict[tuple[int, int], int] = {}
+        self.repeated = 0
 
     def table(self, depth: int, address: int, va: int, hierarchical: int) -> Iterator[Item]:
         p, row = self.p, self.p.levels[depth]
         size = (row.mask + 1) * 8
-        span = (row.mask + 1) << row.shift
-        problem = self._visit(address, size)
+        problem = self._problem(address, row.level, size)
         data = problem or self.reader.read(address, size)
         if isinstance(data, str):
-            yield Unreadable(va, span, row.level, address, data)
+            yield Unreadable(va, (row.mask + 1) << row.shift, row.level, address, data)
             return
+        self.count.tables[address] = size
+        self.count.visits += 1
         descriptors = struct.unpack(f"<{row.mask + 1}Q", data)
+        here = _Table(address, depth, va, hierarchical, descriptors)
         first = max(0, (self.low - va) >> row.shift)
         last = min(row.mask, (self.high - va) >> row.shift)
         if row.level == LAST_LEVEL:
-            yield from self._entries(descriptors, first, last, depth, va, hierarchical)
+            yield from self._entries(here, first, last)
             return
         start = first
         for index in range(first, last + 1):
             d = descriptors[index]
             if d & 3 == 3:
-                yield from self._entries(descriptors, start, index - 1, depth, va, hierarchical)
+                yield from self._entries(here, start, index - 1)
                 start = index + 1
                 target = d & self.page_mask | (d & p.form.high_mask) << p.form.high_shift
                 below = va + (index << row.shift)
                 yield from self.table(depth + 1, target, below, hierarchical | d)
-                if self.stopped:
-                    return
-        yield from self._entries(descriptors, start, last, depth, va, hierarchical)
+        yield from self._entries(here, start, last)
 
-    def _entries(
-        self,
-        descriptors: tuple[int, ...],
-        first: int,
-        last: int,
-        depth: int,
-        va: int,
-        hierarchical: int,
-    ) -> Iterator[Item]:
-        """Leaves, and holes where they are wanted, among entries that are no tables."""
-        leaves = self._leaves(descriptors, first, last, depth, va, hierarchical)
-        if not self.holes:
-            yield from leaves
-            return
-        row = self.p.levels[depth]
-        at, end = va + (first << row.shift), va + (last + 1 << row.shift)
-        for run in leaves:
-            if at < run.va:
-                yield Hole(at, run.va - at, row.level)
-            yield run
-            at = run.end
-        if at < end:
-            yield Hole(at, end - at, row.level)
-
-    def _visit(self, address: int, size: int) -> str:
-        count = self.count
+    def _problem(self, address: int, level: int, size: int) -> str:
+        """Why a table is not to be read, or an empty string."""
         if address >> self.p.output_bits:
             return f"table {address:#x} is beyond {self.p.output_bits} bits"
-        count.tables[address] = size
-        count.visits += 1
-        if count.visits > 8 * len(count.tables) + _REVISITS:
-            self.stopped = True
-            return "the tree refers to its own tables over and over; the list stops here"
+        times = self.times.get((address, level), 0)
+        if times == _TIMES or (times and self.repeated > _ENTRIES):
+            return "the tree leads here over and over; not listed again"
+        self.times[address, level] = times + 1
+        self.repeated += size // 8 if times else 0
         return ""
 
-    def _leaves(
-        self,
-        descriptors: tuple[int, ...],
-        first: int,
-        last: int,
-        depth: int,
-        va: int,
-        hierarchical: int,
-    ) -> Iterator[Run]:
-        """The leaves among entries *first* to *last* of one table, merged."""
-        p, row = self.p, self.p.levels[depth]
+    def _entries(self, here: _Table, first: int, last: int) -> Iterator[Item]:
+        """Leaves, and holes where they are wanted, among entries that are no tables."""
+        row = self.p.levels[here.depth]
+        at, end = here.va + (first << row.shift), here.va + (last + 1 << row.shift)
+        for start, stop in self._stretches(here, first, last):
+            for part in self._leaves(here, start, stop):
+                if self.holes and at < part.va:
+                    yield Hole(at, part.va - at, row.level)
+                yield part
+                at = part.va + part.size
+        if self.holes and at < end:
+            yield Hole(at, end - at, row.level)
+
+    def _stretches(self, here: _Table, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """(first, last + 1) of leaves that go on without a gap and are alike but for the address,
+        among entries *first* to *last*."""
+        p, row = self.p, self.p.levels[here.depth]
         wanted = 0b11 if row.level == LAST_LEVEL else 0b01
         if wanted == 0b01 and not row.may_be_block:
             return
         step, leaf_mask = 1 << row.shift, row.leaf_mask
         high_mask, high_shift = p.form.high_mask, p.form.high_shift
         attributes = ~(leaf_mask | high_mask)
-        inherited = hierarchical & (NSTABLE if p.hpd else HIERARCHICAL)
-        start, output, like, following = -1, 0, 0, 0
-        begin = descriptors[first] if first <= last else 0
-        for index in range(first, last + 1):
-            d = descriptors[index]
+        start, like, following = -1, 0, 0
+        for index, d in enumerate(here.descriptors[first : last + 1], first):
             if d & 3 == wanted:
                 address = d & leaf_mask | (d & high_mask) << high_shift
                 if start >= 0:
                     if address == following and d & attributes == like:
                         following += step
                         continue
-                    leaf = Leaf(p, row.level, row.shift, output, begin, inherited)
-                    yield Run(va + (start << row.shift), following - output, leaf)
-                start, output, like, begin = index, address, d & attributes, d
-                following = address + step
+                    yield start, index
+                start, like, following = index, d & attributes, address + step
             elif start >= 0:
-                leaf = Leaf(p, row.level, row.shift, output, begin, inherited)
-                yield Run(va + (start << row.shift), following - output, leaf)
+                yield start, index
                 start = -1
         if start >= 0:
-            leaf = Leaf(p, row.level, row.shift, output, begin, inherited)
-            yield Run(va + (start << row.shift), following - output, leaf)
+            yield start, last + 1
+
+    def _leaves(self, here: _Table, start: int, stop: int) -> Iterator[Run | Unreadable]:
+        """Entries *start* to *stop* - 1 as a run, but for what is beyond the output size."""
+        p, row = self.p, self.p.levels[here.depth]
+        d = here.descriptors[start]
+        output = d & row.leaf_mask | (d & p.form.high_mask) << p.form.high_shift
+        va, size = here.va + (start << row.shift), stop - start << row.shift
+        good = min(max((1 << p.output_bits) - output, 0), size)
+        if good:
+            inherited = here.hierarchical & (NSTABLE if p.hpd else HIERARCHICAL)
+            yield Run(va, good, Leaf(p, row.level, row.shift, output, d, inherited))
+        if good < size:
+            reason = f"output is beyond {p.output_bits} bits"
+            yield Unreadable(va + good, size - good, row.level, here.address, reason)
 
 
 def combine(memory: Memory, regime: Regime, run: Run) -> Iterator[Run | Unreadable]:

@@ -7,6 +7,9 @@ configuration (`InvalidError` of the half that is asked for).
 from collections.abc import Callable
 
 from ttbr.arch.attributes import (
+    NON_SHAREABLE,
+    NORMAL_NC,
+    NORMAL_WB,
     OUTER_SHAREABLE,
     PR,
     PW,
@@ -62,6 +65,11 @@ class Access:
     def el0(self) -> bool:
         return self.need in (UR, UW, UX)
 
+    @property
+    def fetch(self) -> bool:
+        """An instruction fetch."""
+        return self.need in (PX, UX)
+
 
 READ, WRITE, EXECUTE = Access("read", PR), Access("write", PW), Access("execute", PX)
 EL0_READ, EL0_WRITE = Access("EL0 read", UR), Access("EL0 write", UW)
@@ -114,9 +122,9 @@ class Leaf:
 
     @property
     def attr(self) -> int:
-        """Stage 1: the MAIR_ELx byte. Stage 2: MemAttr as a MAIR byte (without FEAT_S2FWB)."""
+        """Stage 1: the MAIR_ELx byte. Stage 2: what MemAttr makes of Normal Write-Back memory."""
         if self.params.stage == 2:
-            return stage2_memory(self.descriptor >> 2 & 0xF)
+            return stage2_memory(self.descriptor >> 2 & 0xF, self.params.fwb)
         return self.params.mair >> (self.descriptor >> 2 & 7) * 8 & 0xFF
 
     @property
@@ -150,6 +158,7 @@ class Mapping:
 
     `leaf` is the stage 1 leaf (None with stage 1 off), `leaf2` that of stage 2 (None without).
     `ipa` is the output of stage 1; `pa` the final address (equal to `ipa` without stage 2).
+    `fetch` tells that an instruction fetch was asked for.
     """
 
     regime: Regime
@@ -159,6 +168,7 @@ class Mapping:
     leaf: Leaf | None
     leaf2: Leaf | None = None
     steps: tuple[Step, ...] = ()
+    fetch: bool = False
 
     @property
     def size(self) -> int:
@@ -182,20 +192,25 @@ class Mapping:
     @property
     def attr(self) -> int:
         """The memory type as a MAIR byte, both stages combined."""
-        attr = self.leaf.attr if self.leaf else self.regime.default_attr
-        if self.leaf2 is not None:
-            memattr = self.leaf2.descriptor >> 2 & 0xF
-            if self.regime.cache_disabled and memattr >> 2:
-                memattr = 0b0101
-            attr = combine_memory(attr, memattr, self.leaf2.params.fwb)
-        return attr
+        attr = self.leaf.attr if self.leaf else self._flat_attr
+        if self.leaf2 is None:
+            return attr
+        attr = combine_memory(attr, self.leaf2.descriptor >> 2 & 0xF, self.leaf2.params.fwb)
+        regime = self.regime
+        disabled = regime.fetch_cache_disabled if self.fetch else regime.cache_disabled
+        return NORMAL_NC if disabled and not is_device(attr) else attr
+
+    @property
+    def _flat_attr(self) -> int:
+        """The memory type with stage 1 off."""
+        return self.regime.fetch_attr if self.fetch else self.regime.default_attr
 
     @property
     def shareability(self) -> int:
         """SH[1:0] as PAR_EL1 reports it, both stages combined."""
         sh = self.leaf.shareability if self.leaf else OUTER_SHAREABLE
-        if self.leaf is None and not is_device(self.regime.default_attr):
-            sh = 0  # HCR_EL2.DC: Normal, Non-shareable
+        if self.leaf is None and self._flat_attr == NORMAL_WB:
+            sh = NON_SHAREABLE  # HCR_EL2.DC
         if self.leaf2 is not None:
             sh = combine_shareability(sh, self.leaf2.shareability)
         return reported_shareability(self.attr, sh)
@@ -292,7 +307,7 @@ def table_walk(
 
 def _refuse_address(p: WalkParams, va: int, access: Access | None) -> str:
     """Why *va* is outside the half *p*, or an empty string (AArch64.VAIsOutOfRange, EPD, E0PD)."""
-    fetch = access is not None and access.need in (PX, UX)
+    fetch = access is not None and access.fetch
     top = 56 if p.tbi and not (p.tbid and fetch) else 64
     above = va >> p.input_bits & (1 << top - p.input_bits) - 1
     wanted = (1 << top - p.input_bits) - 1 if p.upper else 0
@@ -336,6 +351,7 @@ def _fetch_through_stage2(memory: Memory, regime: Regime) -> Resolve:
         if not leaf.permissions & PR:
             reason = "stage 2 does not permit the read of a descriptor"
             return Fault(FaultKind.PERMISSION, leaf.level, va, 2, True, ipa, reason)
+        # Walks are Normal memory at stage 1, so that stage 2 alone makes them Device.
         if regime.protected_walk and is_device(leaf.attr):
             reason = "HCR_EL2.PTW=1 and the table is in Device memory"
             return Fault(FaultKind.PERMISSION, leaf.level, va, 2, True, ipa, reason)
@@ -349,7 +365,7 @@ def _stage1(
 ) -> Leaf | Fault | int:
     """The stage 1 leaf or fault; with the MMU off the address itself."""
     if not regime.mmu_on:
-        return _flat(regime, va)
+        return _flat(regime, va, access)
     p = regime.half(va)
     refusal = _refuse_address(p, va, access)
     if refusal:
@@ -364,10 +380,13 @@ def _stage1(
     return leaf
 
 
-def _flat(regime: Regime, va: int) -> int | Fault:
-    """Stage 1 off: VA is the output; bits above PAMax are an Address size fault, level 0."""
+def _flat(regime: Regime, va: int, access: Access | None) -> int | Fault:
+    """Stage 1 off: VA is the output; bits above PAMax are an Address size fault, level 0
+    (AArch64.S1DisabledOutput)."""
+    fetch = access is not None and access.fetch
+    ignored = regime.fetch_top_byte_ignored if fetch else regime.top_byte_ignored
     upper = int(regime.upper is not None and va >> 55 & 1)
-    address = va & (1 << 56) - 1 if regime.top_byte_ignored[upper] else va
+    address = va & (1 << 56) - 1 if ignored[upper] else va
     if address >> regime.pa_bits:
         reason = f"MMU off, address is beyond {regime.pa_bits} bits"
         return Fault(FaultKind.ADDRESS_SIZE, 0, va, reason=reason)
@@ -408,21 +427,28 @@ def translate(
     if isinstance(first, Fault):
         return _with_steps(first, steps)
     leaf, ipa = (None, first) if isinstance(first, int) else (first, first.output)
+    fetch = access is not None and access.fetch
     if regime.stage2 is None or stage1_only:
-        return Mapping(regime, va, ipa, ipa, leaf, None, tuple(steps))
+        return Mapping(regime, va, ipa, ipa, leaf, None, tuple(steps), fetch)
     second = _stage2(memory, regime, ipa, steps)
     if isinstance(second, Fault):
         return Fault(second.kind, second.level, va, 2, False, ipa, second.reason, tuple(steps))
     if access is not None and not second.permissions & access.need:
         reason = f"stage 2: {access.name} is not permitted"
         return Fault(FaultKind.PERMISSION, second.level, va, 2, False, ipa, reason, tuple(steps))
-    return Mapping(regime, va, ipa, second.output, leaf, second, tuple(steps))
+    return Mapping(regime, va, ipa, second.output, leaf, second, tuple(steps), fetch)
 
 
-def translate_stage2(memory: Memory, p: WalkParams, ipa: int) -> tuple[Leaf | Fault, list[Step]]:
-    """Translate *ipa* by stage 2 alone, with its steps."""
+def translate_stage2(
+    memory: Memory, p: WalkParams, ipa: int, access: Access | None = None
+) -> tuple[Leaf | Fault, list[Step]]:
+    """Translate *ipa* by stage 2 alone, with its steps; *access* is made at EL1 or EL0."""
     steps: list[Step] = []
     if ipa >> p.input_bits:
         reason = f"IPA is outside the {p.input_bits}-bit range of {p.name}"
         return Fault(FaultKind.TRANSLATION, 0, ipa, 2, reason=reason), steps
-    return table_walk(memory, p, ipa, steps), steps
+    found = table_walk(memory, p, ipa, steps)
+    if isinstance(found, Leaf) and access is not None and not found.permissions & access.need:
+        reason = f"stage 2: {access.name} is not permitted"
+        found = Fault(FaultKind.PERMISSION, found.level, ipa, 2, reason=reason)
+    return found, steps
