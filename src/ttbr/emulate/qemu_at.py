@@ -10,8 +10,6 @@ puts the syndrome where the PAR would go. Bit 11 tells them apart: RES1 in PAR_E
 the syndrome of such an abort (ESR_ELx.ISS.SET).
 """
 
-import atexit
-import ctypes
 import mmap
 import os
 import re
@@ -19,17 +17,16 @@ import shutil
 import signal
 import struct
 import subprocess
-import sys
-import tempfile
 import time
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from ttbr.emulate import encode
+from ttbr.emulate.qemu_process import QemuProcess, sparse_file
 from ttbr.emulate.unicorn_at import (
     AT_OPERATIONS,
     HCR_EL2_RW,
@@ -54,7 +51,6 @@ PARS = VAS + 8 * BATCH
 FREE_RAM = PARS + 8 * BATCH  # from here on RAM belongs to the tables under test
 
 REQUEST, ERROR_ESR, ERROR_ELR = 0, 8, 16  # words of the mailbox
-PR_SET_PDEATHSIG = 1
 PAR_RES1 = 1 << 11
 DATA_ABORT_SAME_EL = 0x25  # ESR_ELx.EC
 
@@ -165,29 +161,6 @@ def qemu_version(program: str = PROGRAM) -> tuple[int, ...]:
     return version
 
 
-def _die_with_parent() -> "Callable[[], None] | None":
-    """A function that makes the kernel kill the child when this process dies (Linux only)."""
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _anonymous_file(size: int) -> int:
-    """A file descriptor of *size* sparse bytes that no directory names."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("ttbr-ram")
-    else:
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
-    try:
-        os.truncate(descriptor, size)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
 class QemuAt:
     """A QEMU machine that answers AT instructions. Use it as a context manager.
 
@@ -208,12 +181,10 @@ class QemuAt:
         self.cpu = cpu
         self.timeout = timeout
         self._loaded: set[str] = set()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: QemuProcess | None = None
         self._code = _interpreter()
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in close)
-        descriptor = -1
+        descriptor = sparse_file(ram)
         try:
-            descriptor = _anonymous_file(ram)
             self.memory = mmap.mmap(descriptor, ram)
             self.write(CODE, bytes(self._code))
             self._start(program, descriptor, ram)
@@ -225,28 +196,18 @@ class QemuAt:
             self.close()
             raise
         finally:
-            if descriptor >= 0:
-                os.close(descriptor)
+            os.close(descriptor)
 
     def _start(self, program: str, descriptor: int, ram: int) -> None:
         backend = f"memory-backend-file,id=ram,size={ram},mem-path=/dev/fd/{descriptor},share=on"
-        command = [
-            *(program, "-cpu", self.cpu, "-m", f"{ram // 1024}K", "-object", backend),
+        arguments = [
+            *("-cpu", self.cpu, "-m", f"{ram // 1024}K", "-object", backend),
             *("-machine", "virt,virtualization=on,secure=on,gic-version=3,memory-backend=ram"),
             *("-display", "none", "-serial", "none", "-monitor", "none", "-nodefaults"),
             *("-device", f"loader,addr={CODE:#x},cpu-num=0"),
         ]
         self.write(MAILBOX + REQUEST, b"\1")
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=self._errors,
-            pass_fds=(descriptor,),
-            start_new_session=True,
-            preexec_fn=_die_with_parent(),
-        )
-        atexit.register(self.close)
+        self._process = QemuProcess(program, arguments, (descriptor,))
 
     def __enter__(self) -> Self:
         return self
@@ -261,12 +222,9 @@ class QemuAt:
 
     def close(self) -> None:
         """Kill QEMU; nothing of it remains. Safe to call twice."""
-        atexit.unregister(self.close)
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            self._process.close()
             self._process = None
-        self._errors.close()
 
     @property
     def pid(self) -> int | None:
@@ -359,8 +317,7 @@ class QemuAt:
     def _signal(self, number: int) -> None:
         if self._process is None:
             raise TtbrError("QEMU is closed")
-        if self._process.poll() is None:
-            self._process.send_signal(number)
+        self._process.signal(number)
 
     def _wait(self) -> None:
         request = MAILBOX + REQUEST - RAM
@@ -370,18 +327,9 @@ class QemuAt:
             time.sleep(pause)
             pause = min(pause * 1.5, 2e-3)
             assert self._process is not None
-            status = self._process.poll()
-            if status is not None:
-                raise TtbrError(f"QEMU died ({self._end(status)}): {self._last_words()}")
+            end = self._process.end()
+            if end is not None:
+                raise TtbrError(f"QEMU {end}")
             if time.monotonic() > deadline:
                 self.close()
                 raise TtbrError(f"QEMU -cpu {self.cpu}: no answer in {self.timeout:g} s")
-
-    @staticmethod
-    def _end(status: int) -> str:
-        return f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-
-    def _last_words(self) -> str:
-        self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"

@@ -167,6 +167,7 @@ class _Cpu(UnicornCpu):
         return self._regimes[key]
 
     def fetched_from(self, pc: int) -> int | None:
+        """The physical address that the last fill for a fetch gave *pc*."""
         page = self._fetched.get(pc & -SMALLEST)
         return None if page is None else page + pc % SMALLEST
 

@@ -142,6 +142,7 @@ class Outcome:
 
     @property
     def reached(self) -> bool:
+        """Whether the instruction at `Job.until` was fetched."""
         return self.death is None
 
     def __str__(self) -> str:

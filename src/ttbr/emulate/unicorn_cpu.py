@@ -148,6 +148,7 @@ class UnicornCpu:
 
     @property
     def pc(self) -> int:
+        """The address of the instruction that is next, or that faulted."""
         return int(self.uc.reg_read(self.const.UC_ARM64_REG_PC))
 
     @property
