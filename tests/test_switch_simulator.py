@@ -2,7 +2,7 @@
 
 The machine (`concrete_machine`) has its own decoder, TLB and registers. Whatever it does in a run
 must be among the kinds that the proof names; and for each kind that the proof names there is a run
-that shows it, so that a proof neither misses anything nor cries wolf.
+that shows it, so that a proof neither misses anything nor raises a false alarm.
 
 BBM is a rule about stores rather than something that happens, so only the catalogue is compared in
 it. Where the proof names JUNK-WALK or UNKNOWN-TLB anything may follow, and only the witnesses count.

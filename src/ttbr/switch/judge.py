@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ttbr.arch.attributes import PX, UX, is_device
+from ttbr.arch.attributes import is_device
 from ttbr.switch.configs import ROWS, Config
 from ttbr.switch.problem import A_IC, Intent
 from ttbr.switch.saturate import Entries, Note, Origin, Stop, Walker
@@ -297,7 +297,7 @@ class Slice:
                     yield Clash(CONFLICT, b, a, c)
 
 
-def _kinds(outcome: Outcome, va: int, need: int, intent: Intent) -> list[str]:
+def _kinds(outcome: Outcome, access: Access, intent: Intent) -> list[str]:
     """The verdict kinds of one outcome; none when it is what the intent says."""
     if isinstance(outcome, Stop):
         if outcome.kind == "junk":
@@ -307,14 +307,14 @@ def _kinds(outcome: Outcome, va: int, need: int, intent: Intent) -> list[str]:
         return [outcome.kind]
     if isinstance(outcome, Stale):
         return [JUNK_WALK if outcome.junk else UNKNOWN_TLB]
-    page = va & ~0xFFF
-    if outcome.output != intent.output(page):
+    need = access.need
+    if outcome.output != intent.output(access.va & ~0xFFF):
         return [WRONG_PA]
     if isinstance(outcome, Flat):
-        data = not need & (PX | UX)
-        return [ATTR] if outcome.mixed and data and not is_device(intent.attr) else []
+        normal = not access.fetch and access.typed and not is_device(intent.attr)
+        return [ATTR] if outcome.mixed and normal else []
     kinds = []
-    if outcome.attr != intent.attr:
+    if outcome.attr != intent.attr and access.typed:
         kinds.append(ATTR)
     if need & ~outcome.permissions and not intent.fault:
         kinds.append(PERM)
@@ -329,7 +329,7 @@ def judge(piece: Slice, access: Access, intent: Intent) -> list[Finding]:
     found: dict[str, Finding] = {}
     for number in range(first, access.now + 1):
         for outcome in piece.outcomes(number, ordered):
-            for kind in _kinds(outcome, access.va, access.need, intent):
+            for kind in _kinds(outcome, access, intent):
                 if kind not in found:
                     found[kind] = Finding(kind, access, number, outcome, intent, piece)
     return list(found.values())

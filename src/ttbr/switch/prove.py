@@ -84,7 +84,7 @@ def prove(problem: Problem) -> Result:
     seen = set()
     for access, intent in wanted:
         page = access.va & ~0xFFF
-        key2 = (access.regime, page, access.need, access.since, access.now)
+        key2 = (access.regime, page, access.need, access.since, access.now, access.typed)
         if key2 in seen:
             continue
         seen.add(key2)

@@ -21,7 +21,11 @@ _BY_ADDRESS = ("CVAC", "CIVAC", "IVAC", "CVAP", "CVADP", "CVAU")
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A fetch or data access of a step, translated at one of the points `since` to `now`."""
+    """A fetch or data access of a step, translated at one of the points `since` to `now`.
+
+    `typed`: whether the memory type counts. For DC by address it does not (D7.5): it acts on all
+    copies of the physical address.
+    """
 
     step: int
     regime: str
@@ -29,6 +33,7 @@ class Access:
     need: int
     since: int
     now: int
+    typed: bool = True
 
     @property
     def fetch(self) -> bool:
@@ -127,7 +132,8 @@ def _run_step(line: Timeline, machine: Machine, number: int, step: Step) -> None
         now = len(line.points) - 1
         for va, need in _data_accesses(step, event):
             here = machine.canonical(regime, va)
-            line.accesses.append(Access(number, regime, here, need, line.since, now))
+            typed = not isinstance(event, Dc)
+            line.accesses.append(Access(number, regime, here, need, line.since, now, typed))
         machine.run(step, event)
         if machine.changed:
             line.points.append(machine.snapshot(number, step.text))
