@@ -18,7 +18,7 @@ import pytest
 from concrete_machine import Plan, kinds, run
 from concrete_random import random_problem
 from concrete_scenario import scenario_of
-from switch_catalogue import ROWS
+from switch_catalogue import OTHER_PA, ROWS, TARGET, TARGET_PA, TEXT, USER_PA, Kernel
 from switch_tables import M_ON, MAIR, Arena, Trace, page, tcr2
 from ttbr.switch.problem import ASSUMPTIONS, Intent, Problem
 from ttbr.switch.program import Dc, Dsb, Isb, Msr, Tlbi
@@ -156,6 +156,25 @@ def test_what_a_junk_walk_caches_stays() -> None:
     problem = replace(problem, steps=(*problem.steps[:5], *pair, *problem.steps[7:]))
     assert seen(problem, {"JUNK-WALK"}) == {"JUNK-WALK"}
     assert "JUNK-WALK" in prove(problem).kinds
+
+
+def test_what_is_made_from_an_entry_before_its_tlbi_is_complete() -> None:
+    """Until the DSB the old link still leads into the old table; a leaf made by it may stay.
+
+    The TLBI names another page of that table (R_TGVWD: nothing is guaranteed before the DSB).
+    """
+    k = Kernel()
+    second = TARGET + 4096
+    leaf = k.map(k.root, TARGET, TARGET_PA)
+    link = k.arena.location(k.root, TARGET & (1 << 39) - 1, 2, 39)
+    fresh = k.arena.table()
+    k.arena.put(fresh + 8 * (second >> 12 & 511), page(OTHER_PA))
+    t = Trace(TEXT, el=1).store(k.alias(link), 0).dsb("ISH").tlbi("VAE1IS", TARGET)
+    t.store(k.alias(leaf + 8), page(USER_PA)).dsb("ISH").isb()
+    t.store(k.alias(link), fresh | 3).dsb("ISH").isb().ldr(second)
+    problem = k.problem(t, Intent(second, 4096, OTHER_PA))
+    assert seen(problem, {"WRONG-PA", "CONFLICT"}) >= {"WRONG-PA", "CONFLICT"}
+    assert set(prove(problem).kinds) >= {"WRONG-PA", "CONFLICT"}
 
 
 def test_a_witness_can_be_read() -> None:

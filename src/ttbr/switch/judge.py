@@ -14,7 +14,18 @@ from ttbr.switch.problem import A_IC, Intent
 from ttbr.switch.saturate import Entries, Note, Origin, Stop, Walker
 from ttbr.switch.state import OUT, Point
 from ttbr.switch.timeline import Access, Timeline
-from ttbr.switch.tlb import CONFLICT, GLOBAL, JUNK, UNKNOWN, Copy, Leaf, Part, conflict, removes
+from ttbr.switch.tlb import (
+    CONFLICT,
+    GLOBAL,
+    JUNK,
+    UNKNOWN,
+    Copy,
+    Invalidation,
+    Leaf,
+    Part,
+    conflict,
+    removes,
+)
 from ttbr.walk.translate import leaf_permissions
 
 __all__ = [
@@ -120,10 +131,15 @@ class _World:
     visible: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     reading: frozenset[int] = frozenset()
 
-    def keep(self, others: Entries) -> None:
-        """Drop the entries that are not in *others*."""
-        if not self.entries.keys() <= others.keys():
-            self.entries = {e: o for e, o in self.entries.items() if e in others}
+    def complete(self, tlbi: Invalidation, post: Entries) -> None:
+        """Drop what *tlbi* removes, but for what may have been made after its issue (*post*).
+
+        What was made from a removed entry before the completion, for an address outside the scope,
+        stays (R_TGVWD: nothing is guaranteed before the DSB).
+        """
+        kept = {e: o for e, o in self.entries.items() if e in post or not removes(tlbi, e)}
+        if len(kept) < len(self.entries):
+            self.entries, self.configs = kept, None
 
 
 class Slice:
@@ -172,23 +188,23 @@ class Slice:
         self.worlds.clear()
         self._outcomes.clear()
         now = _World(self._start())
-        posts: dict[int, _World] = {}
+        posts: dict[int, tuple[Invalidation, _World]] = {}
         for point in self.line.points:
             if point.issued is not None and point.issued.regime == self.regime:
                 tlbi = point.issued
                 kept = {e: o for e, o in now.entries.items() if not removes(tlbi, e)}
-                posts[tlbi.number] = _World(kept)
+                posts[tlbi.number] = tlbi, _World(kept)
             for number in point.completed:
                 if number in posts:
-                    old, now = now, posts.pop(number)
-                    for world in (now, *posts.values()):
-                        world.keep(old.entries if world is now else now.entries)
+                    tlbi, post = posts.pop(number)
+                    for world in (now, *(world for _, world in posts.values())):
+                        world.complete(tlbi, post.entries)
             if point.registers[self.regime].walking != OUT:
                 borrowed = pool.get(point.number, set()) if pool else set()
                 self._saturate(now, point, -1, borrowed)
-                for number, world in posts.items():
+                for number, (_, world) in posts.items():
                     self._saturate(world, point, number, borrowed)
-                reading = now.reading.union(*(world.reading for world in posts.values()))
+                reading = now.reading.union(*(world.reading for _, world in posts.values()))
                 if reading:
                     self.touched[point.number] = reading
             self.worlds.append(now.entries)

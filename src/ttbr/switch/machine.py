@@ -31,9 +31,10 @@ addresses.
                   cacheability is that of the walks, else it needs cache maintenance (R_XGXKR).
     pending       TLBIs that no DSB has completed. At its issue a TLBI starts a second set for the
                   TLB, *post*: what it does not remove, and from then on whatever walks add. At its
-                  completion the TLB becomes the intersection with post. So a walk that still uses
-                  an old register or an old descriptor after the TLBI makes it worthless, which is
-                  what the architecture says (R_TGVWD).
+                  completion what it removes leaves the TLB, but for what is in post. So a walk that
+                  still uses an old register or an old descriptor after the TLBI makes it worthless,
+                  and what was made from an entry before it went stays, if it covers other
+                  addresses: the architecture guarantees nothing before the DSB (R_TGVWD).
     walking       whether the regime may walk: IN context, DRAINING after an exception to EL2 until
                   a DSB, or OUT (R_NRJPP, R_LFHQG).
     since         the point of the last context synchronization event. A fetch may have been
