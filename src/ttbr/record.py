@@ -31,12 +31,21 @@ def _init(cls: type, names: tuple[str, ...], defaults: "dict[str, Any]") -> "Any
     stores = [getattr(cls, name).__set__ for name in names]
     count = len(names)
     finish = getattr(cls, "__post_init__", None)
+    place = {name: index for index, name in enumerate(names)}
+    usual = tuple(defaults.get(name) for name in names)
+    needed = [name for name in names if name not in defaults]
 
     def complete(given: "tuple[Any, ...]", named: "dict[str, Any]") -> "list[Any]":
-        values = defaults | dict(zip(names, given, strict=False)) | named
-        if len(given) > count or len(values) != count or named.keys() & set(names[: len(given)]):
+        first = len(given)
+        values = [*given, *usual[first:]]
+        right = first <= count and all(name in named for name in needed[first:])
+        for name, value in named.items():
+            index = place.get(name, -1)
+            right = right and index >= first
+            values[index] = value
+        if not right:
             raise TypeError(f"{cls.__name__} takes {', '.join(names)}")
-        return [values[name] for name in names]
+        return values
 
     def __init__(self: object, *given: object, **named: object) -> None:
         values = given if len(given) == count and not named else complete(given, named)

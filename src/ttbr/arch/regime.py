@@ -12,7 +12,8 @@ from ttbr.arch.attributes import DEVICE_NGNRNE, NORMAL_NC, NORMAL_WB, NORMAL_WT_
 from ttbr.arch.bits import ones
 from ttbr.arch.features import PA_BITS, Features, features_of
 from ttbr.arch.geometry import GRANULES, LAST_LEVEL, Granule, level_count, root_bytes
-from ttbr.arch.params import Level, WalkParams, walk_params
+from ttbr.arch.params import Level as Level
+from ttbr.arch.params import WalkParams, walk_params
 from ttbr.arch.registers import REGISTERS
 from ttbr.errors import InvalidError, UnsupportedError
 from ttbr.record import record
@@ -23,7 +24,6 @@ __all__ = [
     "EL20",
     "EL3",
     "STAGE2",
-    "Level",
     "Regime",
     "Translated",
     "WalkParams",
@@ -89,7 +89,7 @@ def _base_address(ttbr: int, size: int, wide: bool) -> int:
     AArch64.S1TTBaseAddress: a 52-bit base is aligned to at least 64 bytes.
     """
     if wide:
-        return (ttbr & ones(48) & ~ones(6) | (ttbr >> 2 & 0xF) << 48) & ~(max(size, 64) - 1)
+        return (ttbr & ones(48) & ~ones(6) | (ttbr >> 2 & 0xF) << 48) & ~(size - 1)
     return ttbr & ones(48) & ~1 & ~(size - 1)
 
 

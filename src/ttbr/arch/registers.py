@@ -2,15 +2,15 @@
 
 Each row is a register page of Arm ARM D24 (stage 1 and 2 translation, EL1 to EL3), from the
 highest field down. `REGISTERS` finds them by name; `lookup` also takes lower case and the aliases
-that debuggers use. A register with two layouts has two rows: TCR_EL2 (by HCR_EL2.E2H) and PAR_EL1
-(by its bit F).
+that debuggers use. A register with two layouts has two rows: ``TCR_EL2_E2H`` is that of TCR_EL2
+under HCR_EL2.E2H, ``PAR_EL1_F1`` that of a PAR_EL1 whose F is 1.
 """
 
 from ttbr.arch.bits import Field, Register
 from ttbr.arch.faults import STATUS, Fault
 from ttbr.errors import InvalidError
 
-__all__ = ["REGISTERS", "SECOND_LAYOUTS", "arm_name", "lookup"]
+__all__ = ["REGISTERS", "arm_name", "lookup"]
 
 F = Field
 
@@ -110,8 +110,18 @@ _TCR2 = (
 )
 _SCTLR = (
     F("TIDCP", 63, 63, "trap IMPLEMENTATION DEFINED functionality", feature="FEAT_TIDCP1"),
+    F("SPINTMASK", 62, 62, "SP masks interrupts", feature="FEAT_NMI"),
     F("NMI", 61, 61, "non-maskable interrupts", feature="FEAT_NMI"),
+    F("EnTP2", 60, 60, "EL0 accesses TPIDR2_EL0", feature="FEAT_SME"),
+    F("TCSO", 59, 59, "tag checks of stores only", feature="FEAT_MTE_STORE_ONLY"),
+    F("TCSO0", 58, 58, "tag checks of stores only at EL0", feature="FEAT_MTE_STORE_ONLY"),
     F("EPAN", 57, 57, "PAN also for EL0 execute-only", _ON, feature="FEAT_PAN3"),
+    F("EnALS", 56, 56, "EL0 64-byte loads and stores", feature="FEAT_LS64"),
+    F("EnAS0", 55, 55, "EL0 ST64BV0", feature="FEAT_LS64_ACCDATA"),
+    F("EnASR", 54, 54, "EL0 ST64BV", feature="FEAT_LS64_V"),
+    F("TWEDEL", 49, 46, "delay of the trap of WFE", feature="FEAT_TWED"),
+    F("TWEDEn", 45, 45, "delayed trap of WFE", _ON, feature="FEAT_TWED"),
+    F("DSSBS", 44, 44, "PSTATE.SSBS on exception entry", feature="FEAT_SSBS"),
     F("ATA", 43, 43, "allocation tag access", _ON, feature="FEAT_MTE2"),
     F("ATA0", 42, 42, "allocation tag access at EL0", _ON, feature="FEAT_MTE2"),
     F("TCF", 41, 40, "tag check faults", feature="FEAT_MTE2"),
@@ -119,6 +129,9 @@ _SCTLR = (
     F("ITFSB", 37, 37, "tag check fault synchronisation", feature="FEAT_MTE2"),
     F("BT1", 36, 36, "PACIxSP are branch targets", feature="FEAT_BTI"),
     F("BT0", 35, 35, "PACIxSP are branch targets at EL0", feature="FEAT_BTI"),
+    F("EnFPM", 34, 34, "EL0 accesses FPMR", feature="FEAT_FPMR"),
+    F("MSCEn", 33, 33, "EL0 memory copy and set", feature="FEAT_MOPS"),
+    F("CMOW", 32, 32, "EL0 cache maintenance needs write permission", feature="FEAT_CMOW"),
     F("EnIA", 31, 31, "pointer authentication, key IA", _ON, feature="FEAT_PAuth"),
     F("EnIB", 30, 30, "pointer authentication, key IB", _ON, feature="FEAT_PAuth"),
     F("LSMAOE", 29, 29, "load/store multiple atomicity", feature="FEAT_LSMAOC"),
@@ -139,6 +152,7 @@ _SCTLR = (
     F("EnDB", 13, 13, "pointer authentication, key DB", _ON, feature="FEAT_PAuth"),
     F("I", 12, 12, "instruction cache", _ON),
     F("EOS", 11, 11, "exception return is context synchronising", feature="FEAT_ExS"),
+    F("EnRCTX", 10, 10, "EL0 speculation restriction", feature="FEAT_SPECRES"),
     F("UMA", 9, 9, "EL0 accesses DAIF"),
     F("SED", 8, 8, "SETEND disabled"),
     F("ITD", 7, 7, "IT disabled"),
@@ -172,7 +186,6 @@ _ROWS = (
     Register(
         "TCR_EL2", "Translation Control Register (EL2), E2H=0", _TCR_ONE_RANGE, 1 << 31 | 1 << 23
     ),
-    _two_ranges("TCR_EL2_E2H", "Translation Control Register (EL2), E2H=1"),
     Register(
         "TCR_EL3",
         "Translation Control Register (EL3)",
@@ -238,6 +251,20 @@ _ROWS = (
         "HCR_EL2",
         "Hypervisor Configuration Register",
         (
+            F("TWEDEL", 63, 60, "delay of the trap of WFE", feature="FEAT_TWED"),
+            F("TWEDEn", 59, 59, "delayed trap of WFE", _ON, feature="FEAT_TWED"),
+            F("TID5", 58, 58, "trap ID group 5", feature="FEAT_MTE2"),
+            F("DCT", 57, 57, "default cacheability is Tagged", feature="FEAT_MTE2"),
+            F("ATA", 56, 56, "allocation tag access", _ON, feature="FEAT_MTE2"),
+            F("TTLBOS", 55, 55, "trap TLBI of the outer domain", feature="FEAT_EVT"),
+            F("TTLBIS", 54, 54, "trap TLBI of the inner domain", feature="FEAT_EVT"),
+            F("EnSCXT", 53, 53, "EL1 and EL0 access SCXTNUM", feature="FEAT_CSV2_2"),
+            F("TOCU", 52, 52, "trap cache maintenance to PoU", feature="FEAT_EVT"),
+            F("AMVOFFEN", 51, 51, "activity monitor offsets", feature="FEAT_AMUv1p1"),
+            F("TICAB", 50, 50, "trap IC IALLUIS", feature="FEAT_EVT"),
+            F("TID4", 49, 49, "trap ID group 4", feature="FEAT_EVT"),
+            F("GPF", 48, 48, "route granule protection faults", feature="FEAT_RME"),
+            F("FIEN", 47, 47, "fault injection", feature="FEAT_RASv1p1"),
             F("FWB", 46, 46, "stage 2 forces Write-Back", _ON, feature="FEAT_S2FWB"),
             F("NV2", 45, 45, "nested virtualization", feature="FEAT_NV2"),
             F("AT", 44, 44, "trap AT S1E*", feature="FEAT_NV"),
@@ -245,6 +272,8 @@ _ROWS = (
             F("NV", 42, 42, "nested virtualization", feature="FEAT_NV"),
             F("API", 41, 41, "pointer authentication instructions", feature="FEAT_PAuth"),
             F("APK", 40, 40, "pointer authentication keys", feature="FEAT_PAuth"),
+            F("TME", 39, 39, "transactional memory", feature="FEAT_TME"),
+            F("MIOCNCE", 38, 38, "mismatched cacheability may lose coherency"),
             F("TEA", 37, 37, "route external aborts", feature="FEAT_RAS"),
             F("TERR", 36, 36, "trap error records", feature="FEAT_RAS"),
             F("TLOR", 35, 35, "trap LOR registers", feature="FEAT_LOR"),
@@ -303,22 +332,6 @@ _ROWS = (
             F("IMP", 10, 10, "IMPLEMENTATION DEFINED"),
             F("NS", 9, 9, "output address in Non-secure space"),
             F("SH", 8, 7, "shareability", _SHN, reserved=True),
-            _F,
-        ),
-        1 << 11,
-    ),
-    Register(
-        "PAR_EL1_F1",
-        "Physical Address Register, F=1",
-        (
-            F("IMP", 63, 48, "IMPLEMENTATION DEFINED"),
-            F("DirtyBit", 15, 15, "dirty state, by permission indirection", feature="FEAT_S1PIE"),
-            F("Overlay", 14, 14, "denied by a permission overlay", feature="FEAT_S1POE"),
-            F("TopLevel", 13, 13, "denied by TopLevel", feature="FEAT_THE"),
-            F("AssuredOnly", 12, 12, "denied by AssuredOnly", feature="FEAT_THE"),
-            F("S", 9, 9, "the fault is of", {0: "stage 1", 1: "stage 2"}),
-            F("PTW", 8, 8, "stage 2 fault on a stage 1 table walk", {0: "no", 1: "yes"}),
-            F("FST", 6, 1, "fault status code", _FST),
             _F,
         ),
         1 << 11,
@@ -400,9 +413,28 @@ _ROWS = (
     ),
 )
 
-REGISTERS: dict[str, Register] = {register.name: register for register in _ROWS}
-# Rows that are the other layout of a register, no register of their own.
-SECOND_LAYOUTS = frozenset({"TCR_EL2_E2H", "PAR_EL1_F1"})
+# The other layout of a register that has two.
+_SECOND = {
+    "TCR_EL2_E2H": _two_ranges("TCR_EL2", "Translation Control Register (EL2), E2H=1"),
+    "PAR_EL1_F1": Register(
+        "PAR_EL1",
+        "Physical Address Register, F=1",
+        (
+            F("IMP", 63, 48, "IMPLEMENTATION DEFINED"),
+            F("DirtyBit", 15, 15, "dirty state, by permission indirection", feature="FEAT_S1PIE"),
+            F("Overlay", 14, 14, "denied by a permission overlay", feature="FEAT_S1POE"),
+            F("TopLevel", 13, 13, "denied by TopLevel", feature="FEAT_THE"),
+            F("AssuredOnly", 12, 12, "denied by AssuredOnly", feature="FEAT_THE"),
+            F("S", 9, 9, "the fault is of", {0: "stage 1", 1: "stage 2"}),
+            F("PTW", 8, 8, "stage 2 fault on a stage 1 table walk", {0: "no", 1: "yes"}),
+            F("FST", 6, 1, "fault status code", _FST),
+            _F,
+        ),
+        1 << 11,
+    ),
+}
+
+REGISTERS: dict[str, Register] = {register.name: register for register in _ROWS} | _SECOND
 
 # QEMU's debug stub drops the suffix of some EL1 registers.
 _ALIASES = {"SCTLR": "SCTLR_EL1", "VBAR": "VBAR_EL1", "CPACR": "CPACR_EL1"}

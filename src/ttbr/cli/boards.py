@@ -6,12 +6,14 @@ if TYPE_CHECKING:
 
 
 def configure(parser: "ArgumentParser") -> None:
+    """The arguments of ``ttbr boards``."""
     parser.add_argument("board", metavar="BOARD", nargs="?", help="a name or a file")
     parser.add_argument("--toml", action="store_true", help="print the board as TOML")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(options: "Namespace") -> int:
+    """Run ``ttbr boards``; the exit status."""
     from ttbr.boards import format_board, load, names
     from ttbr.errors import InvalidError
     from ttbr.report.board import board_line, board_text, plain_board

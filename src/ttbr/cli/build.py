@@ -23,6 +23,7 @@ _LIMIT = 16 << 20
 
 
 def configure(parser: "ArgumentParser") -> None:
+    """The arguments of ``ttbr build``."""
     parser.add_argument("input", metavar="PLAN_OR_REGIONS", help="plan (JSON) or regions (TOML)")
     parser.add_argument("-o", "--output", metavar="FILE", help="where to write the tables")
     parser.add_argument("--format", choices=FORMATS, help="default: by the suffix of FILE")
@@ -34,9 +35,9 @@ def configure(parser: "ArgumentParser") -> None:
     )
     parser.add_argument("--json", action="store_true", help="print registers and counts as JSON")
     group = parser.add_argument_group("for regions")
-    group.add_argument("--regime", choices=[*REGIMES, "stage2"], default="el1")
-    group.add_argument("--granule", choices=("4K", "16K", "64K"), default="4K")
-    group.add_argument("--input-bits", type=int, default=48, help="64 - T0SZ")
+    group.add_argument("--regime", choices=[*REGIMES, "stage2"], default="el1", help="default: el1")
+    group.add_argument("--granule", choices=("4K", "16K", "64K"), default="4K", help="default: 4K")
+    group.add_argument("--input-bits", type=int, default=48, help="64 - T0SZ (default: 48)")
     group.add_argument("--upper", action="store_true", help="the TTBR1 half")
     group.add_argument("--ds", action="store_true", help="52-bit format of 4K and 16K (FEAT_LPA2)")
     group.add_argument("--lpa", action="store_true", help="52-bit format of 64K (FEAT_LPA)")
@@ -132,6 +133,7 @@ def _write(options: "Namespace", tables: "Tables") -> None:
 
 
 def run(options: "Namespace") -> int:
+    """Run ``ttbr build``; the exit status."""
     from ttbr.report.built import plain_built, text_built
 
     text = _text(options.input)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def configure(parser: "ArgumentParser") -> None:
+    """The arguments of ``ttbr decode``."""
     parser.add_argument("name", metavar="NAME", help="a register, or `desc`")
     parser.add_argument("value", metavar="VALUE", help="its value")
     parser.add_argument("--e2h", action="store_true", help="TCR_EL2 as with HCR_EL2.E2H=1")
@@ -66,6 +67,7 @@ def _descriptor(options: "Namespace") -> int:
 
 
 def run(options: "Namespace") -> int:
+    """Run ``ttbr decode``; the exit status."""
     if options.name == "desc":
         return _descriptor(options)
     _refuse(options, ("level", "granule", "stage", "ds", "lpa"), "desc")

@@ -30,6 +30,7 @@ ALL = (0, (1 << 64) - 1)
 
 
 def configure(parser: "ArgumentParser") -> None:
+    """The arguments of ``ttbr dump``."""
     add_source(parser)
     parser.add_argument("--half", choices=("lower", "upper"), help="only this half of the VA space")
     parser.add_argument("--range", metavar="LOW-HIGH", help="only addresses in this range")
@@ -214,6 +215,7 @@ def _ptdump(options: "Namespace", image: Image, halves: "Halves") -> int:
 
 
 def run(options: "Namespace") -> int:
+    """Run ``ttbr dump``; the exit status."""
     options.span = _range(options.range)
     image = image_of(options)
     halves, refused = _readable(options, image)

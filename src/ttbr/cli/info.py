@@ -18,6 +18,7 @@ _SHOWN_SEGMENTS = 12
 
 
 def configure(parser: "ArgumentParser") -> None:
+    """The arguments of ``ttbr info``."""
     add_source(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -66,6 +67,7 @@ def _regimes(image: Image, registers: RegisterFile) -> dict[str, list[str]]:
 
 
 def run(options: "Namespace") -> int:
+    """Run ``ttbr info``; the exit status."""
     image = image_of(options)
     try:
         registers = registers_from(options, image)

@@ -113,7 +113,8 @@ def replan(request: dict[str, object], where: str) -> "tuple[Board, KernelConfig
 
 
 def configure(parser: "ArgumentParser") -> None:
-    parser.add_argument("board", metavar="BOARD")
+    """The arguments of ``ttbr plan``."""
+    parser.add_argument("board", metavar="BOARD", help="a name of `ttbr boards`, or a file")
     add_kernel(parser)
     parser.add_argument("--strategy", metavar="NAME", help="plan with this strategy")
     parser.add_argument("--compare", action="store_true", help="compare all strategies")
@@ -121,6 +122,7 @@ def configure(parser: "ArgumentParser") -> None:
 
 
 def run(options: "Namespace") -> int:
+    """Run ``ttbr plan``; the exit status."""
     from ttbr.report import plan as text
 
     board = board_of(options.board)

@@ -1,22 +1,28 @@
 """Prove that an MMU switch is safe on every CPU that the architecture allows, or show why not.
 
-The question is a scenario file, a strategy for a board and a kernel, or an EL1 sequence of Linux.
+The question is a scenario file, a strategy for a board and a kernel, an EL1 sequence of Linux, or
+machine code on captured tables.
 Exit status: 0 safe (perhaps under named assumptions), 1 unsafe, 2 bad use.
 """
 
+from ttbr.cli.source import number
 from ttbr.errors import InvalidError
+from ttbr.memory.segments import map_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from ttbr.switch.problem import Problem
+    from ttbr.switch.problem import Intent, Problem
     from ttbr.switch.prove import Proof
+
+GENERAL = (*(f"x{number}" for number in range(31)), "sp")
 
 __all__ = ["configure", "problem_from", "run"]
 
 
 def configure(parser: "ArgumentParser") -> None:
+    """The arguments of ``ttbr prove``."""
     from ttbr.cli.plan import add_kernel
 
     parser.add_argument("scenario", metavar="SCENARIO.toml", nargs="?", help="a scenario file")
@@ -24,6 +30,33 @@ def configure(parser: "ArgumentParser") -> None:
     parser.add_argument("--sequence", metavar="NAME", help="this EL1 sequence of Linux")
     parser.add_argument("--board", metavar="BOARD", help="for --strategy and --sequence")
     add_kernel(parser, required=False)
+    group = parser.add_argument_group("machine code on captured tables")
+    group.add_argument("--elf", metavar="FILE", help="an ELF file, such as vmlinux")
+    group.add_argument("--symbol", metavar="NAME", help="the routine in it")
+    group.add_argument("--code", metavar="FILE", help="raw machine code instead of --elf")
+    group.add_argument("--at", metavar="VA", help="where it runs (--elf: default, as linked)")
+    group.add_argument("--capture", metavar="IMAGE", help="ELF core with tables and registers")
+    group.add_argument("--regs", metavar="FILE", help="registers, where the core has none")
+    group.add_argument(
+        "--set", metavar="REG=VALUE", action="append", default=[], help="a register (repeat)"
+    )
+    group.add_argument(
+        "--reach",
+        metavar="VA=PA[:SIZE]",
+        action="append",
+        default=[],
+        help="what must be reached besides what was mapped before (repeat)",
+    )
+    group.add_argument(
+        "--stop", metavar="VA", action="append", default=[], help="end before this (repeat)"
+    )
+    group.add_argument(
+        "--returns",
+        metavar="VA",
+        action="append",
+        default=[],
+        help="a call target, hvc or smc that is taken to return (repeat)",
+    )
     parser.add_argument("--bbm", choices=("0", "1", "2", "2na"), help="FEAT_BBM level")
     parser.add_argument("--ets2", action="store_true", help="the CPU has FEAT_ETS2")
     parser.add_argument("--ntlbpa", action="store_true", help="the CPU has FEAT_nTLBPA")
@@ -49,19 +82,78 @@ def _planned(options: "Namespace") -> "Problem":
     return planned_problem(plan(options.strategy, config, board))
 
 
+def _pair(text: str, option: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InvalidError(f"{option} {text!r}: must be NAME=VALUE")
+    return name, value
+
+
+def _reach(text: str) -> "Intent":
+    from ttbr.switch.problem import Intent
+
+    va, rest = _pair(text, "--reach")
+    pa, _, size = rest.partition(":")
+    length = number(size, "--reach size") if size else 4096
+    return Intent(number(va, "--reach"), length, number(pa, "--reach", 52), name="--reach")
+
+
+def _captured(options: "Namespace") -> "Problem":
+    """The problem of --elf or --code on --capture."""
+    from ttbr.memory import open_image, read_registers
+    from ttbr.switch.captured import captured_problem
+    from ttbr.switch.machinecode import MachineCode, from_elf
+
+    if options.capture is None:
+        raise InvalidError("--elf and --code need --capture")
+    image = open_image(options.capture)
+    state = image.registers if options.regs is None else read_registers(options.regs)
+    at = None if options.at is None else number(options.at, "--at")
+    if options.elf is not None:
+        if options.symbol is None:
+            raise InvalidError("--elf needs --symbol")
+        code = from_elf(options.elf, options.symbol, at)
+    else:
+        if at is None:
+            raise InvalidError("--code needs --at")
+        code = MachineCode(bytes(map_file(options.code)), at, at)
+    given = dict(_pair(text, "--set") for text in options.set)
+    registers = {**state.general, **state.values}
+    for name, value in given.items():
+        low = name.lower()
+        registers[low if low in GENERAL else name.upper()] = number(value, f"--set {name}")
+    if state.el is None:
+        raise InvalidError(f"{options.capture}: does not tell the exception level")
+    return captured_problem(
+        code,
+        image.memory,
+        registers,
+        state.el,
+        reach=[_reach(text) for text in options.reach],
+        stop=[number(text, "--stop") for text in options.stop],
+        returns=[
+            text if text in ("hvc", "smc") else number(text, "--returns")
+            for text in options.returns
+        ],
+        name=options.symbol or options.code,
+    )
+
+
 def problem_from(options: "Namespace") -> "Problem":
     """The problem that the arguments ask for, with the CPU options applied."""
     from dataclasses import replace
 
-    given = [name for name in ("scenario", "strategy", "sequence") if getattr(options, name)]
-    if len(given) != 1:
-        raise InvalidError("give one of SCENARIO.toml, --strategy and --sequence")
+    kinds = ("scenario", "strategy", "sequence", "elf", "code")
+    if len([name for name in kinds if getattr(options, name)]) != 1:
+        raise InvalidError("give one of SCENARIO.toml, --strategy, --sequence, --elf and --code")
     if options.scenario is not None:
         from ttbr.switch.scenario import read_scenario
 
         problem = read_scenario(options.scenario).problem
-    else:
+    elif options.strategy is not None or options.sequence is not None:
         problem = _planned(options)
+    else:
+        problem = _captured(options)
     changed = problem.options
     if options.bbm is not None:
         changed = replace(changed, bbm=options.bbm)
@@ -88,6 +180,7 @@ def _text(proof: "Proof", options: "Namespace") -> list[str]:
 
 
 def run(options: "Namespace") -> int:
+    """Run ``ttbr prove``; the exit status."""
     from ttbr.switch.prove import prove_all
 
     proof = prove_all(problem_from(options))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 def configure(parser: "ArgumentParser") -> None:
+    """The arguments of ``ttbr run``."""
     from ttbr.cli.plan import add_kernel
 
     parser.add_argument("scenario", metavar="SCENARIO.toml", nargs="?", help="a scenario file")
@@ -66,6 +67,7 @@ def _outcome(options: "Namespace", job: "Job") -> "tuple[Outcome, str | None]":
 
 
 def run(options: "Namespace") -> int:
+    """Run ``ttbr run``; the exit status."""
     from ttbr.report.executed import plain_outcome, text_outcome
 
     outcome, stale = _outcome(options, job_from(options))

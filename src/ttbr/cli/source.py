@@ -1,7 +1,7 @@
 """Arguments that several commands share: an image, its registers, and the regime to use."""
 
 from ttbr.arch.regime import EL1, EL2, EL3, EL20, Regime, current_regime, regime_of, stage2_of
-from ttbr.arch.registers import REGISTERS, SECOND_LAYOUTS
+from ttbr.arch.registers import REGISTERS
 from ttbr.errors import InvalidError, MemoryFault, UnreadableError
 from ttbr.memory.image import Image, open_image
 from ttbr.memory.registerfile import RegisterFile
@@ -65,7 +65,9 @@ def take_registers(words: "Sequence[str]") -> tuple[list[str], dict[str, str]]:
     for word in rest:
         option, equals, value = word.partition("=")
         name = option[2:].replace("-", "_").upper()
-        if not option.startswith("--") or name not in REGISTERS or name in SECOND_LAYOUTS:
+        register = REGISTERS.get(name)
+        known = register is not None and register.name == name and name != "PAR_EL1"  # a result
+        if not option.startswith("--") or not known:
             left.append(word)
             continue
         given[name] = value if equals else next(rest, "")

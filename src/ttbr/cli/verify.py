@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def configure(parser: "ArgumentParser") -> None:
+    """The arguments of ``ttbr verify``."""
     parser.add_argument("plan", metavar="PLAN", help="a plan (JSON of `ttbr plan --json`)")
     parser.add_argument(
         "--on", choices=("unicorn", "qemu"), action="append", help="only on this (default: both)"
@@ -20,6 +21,7 @@ def configure(parser: "ArgumentParser") -> None:
 
 
 def run(options: "Namespace") -> int:
+    """Run ``ttbr verify``; the exit status."""
     import json
 
     from ttbr.cli.build import _text

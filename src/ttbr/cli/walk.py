@@ -30,6 +30,7 @@ _NEED = {"read": (PR, UR), "write": (PW, UW), "execute": (PX, UX)}
 
 
 def configure(parser: "ArgumentParser") -> None:
+    """The arguments of ``ttbr walk``."""
     add_source(parser)
     parser.add_argument("va", metavar="VA", nargs="+", help="address (stage 2: an IPA)")
     parser.add_argument("--access", choices=_NEED, help="check the permission for this access")
@@ -69,6 +70,7 @@ def _walk(options: "Namespace", image: "Image", registers: "RegisterFile") -> "A
 
 
 def run(options: "Namespace") -> int:
+    """Run ``ttbr walk``; the exit status."""
     for text in options.va:
         number(text, "address")
     image = image_of(options)

@@ -30,6 +30,8 @@ def literal(strategy: Strategy, case: Case) -> Plan:
 
 
 def skip_with(form: Form) -> Callable[[Strategy, Case], Plan]:
+    """What makes a plan with the tables of *form*."""
+
     def make(strategy: Strategy, case: Case) -> Plan:
         return _level_skip(strategy, case, form)
 

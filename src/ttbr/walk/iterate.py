@@ -25,10 +25,9 @@ from ttbr.walk.translate import (
 __all__ = ["Hole", "Run", "TableCount", "Unreadable", "combine", "runs"]
 
 # A tree that leads to its own tables over and over (a root that refers to itself in every entry,
-# the shadow of KASAN) has more mappings than can be listed. One table is listed so many times at
-# one level (under one self-reference each table is met once a level), and tables that were listed
-# before may add so many entries in all.
-_TIMES, _ENTRIES = 16, 1 << 16
+# the shadow of KASAN) has more mappings than can be listed: tables that were listed before at the
+# same level may add so many entries. Under one self-reference each table is met once a level.
+_REPEATED = 1 << 16
 
 
 @record
@@ -204,7 +203,7 @@ class _Lister:
         self.reader, self.p, self.count, self.holes = reader, p, count, holes
         self.low, self.high = span
         self.page_mask = p.form.low_mask(p.granule.shift)
-        self.times: dict[tuple[int, int], int] = {}
+        self.listed: set[tuple[int, int]] = set()
         self.repeated = 0
 
     def table(self, depth: int, address: int, va: int, hierarchical: int) -> Iterator[Item]:
@@ -239,11 +238,11 @@ class _Lister:
         """Why a table is not to be read, or an empty string."""
         if address >> self.p.output_bits:
             return f"table {address:#x} is beyond {self.p.output_bits} bits"
-        times = self.times.get((address, level), 0)
-        if times == _TIMES or (times and self.repeated > _ENTRIES):
-            return "the tree leads here over and over; not listed again"
-        self.times[address, level] = times + 1
-        self.repeated += size // 8 if times else 0
+        if (address, level) in self.listed:
+            if self.repeated >= _REPEATED:
+                return "the tree leads here over and over; not listed again"
+            self.repeated += size // 8
+        self.listed.add((address, level))
         return ""
 
     def _entries(self, here: _Table, first: int, last: int) -> Iterator[Item]:

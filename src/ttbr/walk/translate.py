@@ -449,6 +449,6 @@ def translate_stage2(
         return Fault(FaultKind.TRANSLATION, 0, ipa, 2, reason=reason), steps
     found = table_walk(memory, p, ipa, steps)
     if isinstance(found, Leaf) and access is not None and not found.permissions & access.need:
-        reason = f"stage 2: {access.name} is not permitted"
+        reason = f"{access.name} is not permitted"
         found = Fault(FaultKind.PERMISSION, found.level, ipa, 2, reason=reason)
     return found, steps
