@@ -221,7 +221,7 @@ def test_inconsistent_stage2_is_said_at_once() -> None:
 @pytest.mark.parametrize("granule", SIZES)
 @pytest.mark.parametrize("tables", [1, 3])
 def test_tree_whose_every_entry_is_a_table_of_its_own(granule: str, tables: int) -> None:
-    """2^36 mappings from one page: the listing stops by itself, soon, and says why."""
+    """2^36 mappings from one page: the listing stops by itself, early, and says why."""
     tree = Tree(granule)
     made = [tree.table() for _ in range(tables)]
     entries = SIZES[granule] // 8
@@ -229,10 +229,9 @@ def test_tree_whose_every_entry_is_a_table_of_its_own(granule: str, tables: int)
         after = made[(n + 1) % tables] | AF | TABLE
         for index in range(entries):
             tree.set(table, index, after)
-    begin = time.monotonic()
     last: Run | Hole | Unreadable | None = None
-    for item in runs(tree.memory, params(made[0], 48, granule)):
-        assert time.monotonic() - begin < 2, "no end in sight"
+    for count, item in enumerate(runs(tree.memory, params(made[0], 48, granule))):
+        assert count < 1 << 20, "no end in sight"
         last = item
     assert isinstance(last, Unreadable)
     assert "over and over" in last.reason

@@ -68,13 +68,13 @@ def _run(command: str, arguments: "Sequence[str]") -> int:
 
     parser = parser_of(command)
     given: dict[str, str] = {}
-    if parser.get_default("registers") is not None:
-        from ttbr.cli.source import take_registers
-
-        arguments, given = take_registers(arguments)
-    options = parser.parse_args(arguments)
-    options.registers = given
     try:
+        if parser.get_default("registers") is not None:
+            from ttbr.cli.source import take_registers, take_target
+
+            arguments, given = take_registers(take_target(arguments))
+        options = parser.parse_args(arguments)
+        options.registers = given
         return int(options.run(options))
     except TtbrError as error:
         print(f"ttbr {command}: {error}", file=sys.stderr)

@@ -75,7 +75,7 @@ def run(options: "Namespace") -> int:
         if options.regs is not None:
             raise
         registers = RegisterFile({})
-    segments = image.memory.segments
+    segments = image.segments
     total = sum(s.size for s in segments)
     if options.json:
         import json
@@ -95,7 +95,8 @@ def run(options: "Namespace") -> int:
             )
         )
         return 0
-    print(f"{image.path}: {image.kind}, {size_text(total)} in {len(segments)} segments")
+    size = f", {size_text(total)} in {len(segments)} segments" if segments else ""
+    print(f"{image.path}: {image.kind}{size}")
     for s in segments[:_SHOWN_SEGMENTS]:
         print(f"  {s.address:#x}-{s.end:#x}  {size_text(s.size)}")
     if len(segments) > _SHOWN_SEGMENTS:

@@ -21,15 +21,7 @@ GENERAL = (*(f"x{number}" for number in range(31)), "sp")
 __all__ = ["configure", "problem_from", "run"]
 
 
-def configure(parser: "ArgumentParser") -> None:
-    """The arguments of ``ttbr prove``."""
-    from ttbr.cli.plan import add_kernel
-
-    parser.add_argument("scenario", metavar="SCENARIO.toml", nargs="?", help="a scenario file")
-    parser.add_argument("--strategy", metavar="NAME", help="the EL2 switch of this strategy")
-    parser.add_argument("--sequence", metavar="NAME", help="this EL1 sequence of Linux")
-    parser.add_argument("--board", metavar="BOARD", help="for --strategy and --sequence")
-    add_kernel(parser, required=False)
+def _add_captured(parser: "ArgumentParser") -> None:
     group = parser.add_argument_group("machine code on captured tables")
     group.add_argument("--elf", metavar="FILE", help="an ELF file, such as vmlinux")
     group.add_argument("--symbol", metavar="NAME", help="the routine in it")
@@ -48,6 +40,14 @@ def configure(parser: "ArgumentParser") -> None:
         help="what must be reached besides what was mapped before (repeat)",
     )
     group.add_argument(
+        "--empty",
+        metavar="PA",
+        action="append",
+        default=[],
+        help="an empty table that the capture leaves out (repeat)",
+    )
+    group.add_argument("--known-tlb", action="store_true", help="nothing unknown is in the TLB")
+    group.add_argument(
         "--stop", metavar="VA", action="append", default=[], help="end before this (repeat)"
     )
     group.add_argument(
@@ -57,6 +57,18 @@ def configure(parser: "ArgumentParser") -> None:
         default=[],
         help="a call target, hvc or smc that is taken to return (repeat)",
     )
+
+
+def configure(parser: "ArgumentParser") -> None:
+    """The arguments of ``ttbr prove``."""
+    from ttbr.cli.plan import add_kernel
+
+    parser.add_argument("scenario", metavar="SCENARIO.toml", nargs="?", help="a scenario file")
+    parser.add_argument("--strategy", metavar="NAME", help="the EL2 switch of this strategy")
+    parser.add_argument("--sequence", metavar="NAME", help="this EL1 sequence of Linux")
+    parser.add_argument("--board", metavar="BOARD", help="for --strategy and --sequence")
+    add_kernel(parser, required=False)
+    _add_captured(parser)
     parser.add_argument("--bbm", choices=("0", "1", "2", "2na"), help="FEAT_BBM level")
     parser.add_argument("--ets2", action="store_true", help="the CPU has FEAT_ETS2")
     parser.add_argument("--ntlbpa", action="store_true", help="the CPU has FEAT_nTLBPA")
@@ -100,7 +112,7 @@ def _reach(text: str) -> "Intent":
 
 def _captured(options: "Namespace") -> "Problem":
     """The problem of --elf or --code on --capture."""
-    from ttbr.memory import open_image, read_registers
+    from ttbr.memory import Segment, SegmentMemory, open_image, read_registers
     from ttbr.switch.captured import captured_problem
     from ttbr.switch.machinecode import MachineCode, from_elf
 
@@ -124,9 +136,11 @@ def _captured(options: "Namespace") -> "Problem":
         registers[low if low in GENERAL else name.upper()] = number(value, f"--set {name}")
     if state.el is None:
         raise InvalidError(f"{options.capture}: does not tell the exception level")
+    page = 4096
+    empty = [Segment(number(text, "--empty", 52), page, bytes(page)) for text in options.empty]
     return captured_problem(
         code,
-        image.memory,
+        SegmentMemory([*image.segments, *empty]),
         registers,
         state.el,
         reach=[_reach(text) for text in options.reach],
@@ -135,6 +149,7 @@ def _captured(options: "Namespace") -> "Problem":
             text if text in ("hvc", "smc") else number(text, "--returns")
             for text in options.returns
         ],
+        unknown_tlb=False if options.known_tlb else None,
         name=options.symbol or options.code,
     )
 

@@ -22,8 +22,10 @@ __all__ = [
     "registers_from",
     "stage2_from",
     "take_registers",
+    "take_target",
 ]
 
+LIVE = "gdb:"
 REGIMES = {"el1": EL1, "el2": EL2, "el2vhe": EL20, "el3": EL3}
 
 
@@ -50,8 +52,26 @@ def add_source(parser: "ArgumentParser") -> None:
     parser.set_defaults(registers={})
     parser.epilog = (
         "Any system register of translation overrides the file's: "
-        "--ttbr0-el1 VALUE, --tcr-el1 VALUE, --ttbr0-el2 VALUE, --hcr-el2 VALUE and so on."
+        "--ttbr0-el1 VALUE, --tcr-el1 VALUE, --ttbr0-el2 VALUE, --hcr-el2 VALUE and so on. "
+        "--gdb HOST:PORT in the place of IMAGE reads a running QEMU (or another GDB stub that has "
+        "system registers and physical memory)."
     )
+
+
+def take_target(words: "Sequence[str]") -> list[str]:
+    """*words* with ``--gdb HOST:PORT`` put where IMAGE stands, as ``gdb:HOST:PORT``."""
+    left: list[str] = []
+    place: str | None = None
+    rest = iter(words)
+    for word in rest:
+        option, equals, value = word.partition("=")
+        if option != "--gdb":
+            left.append(word)
+        elif place is not None:
+            raise InvalidError("--gdb is given twice")
+        else:
+            place = value if equals else next(rest, "")
+    return left if place is None else [f"{LIVE}{place}", *left]
 
 
 def take_registers(words: "Sequence[str]") -> tuple[list[str], dict[str, str]]:
@@ -75,9 +95,25 @@ def take_registers(words: "Sequence[str]") -> tuple[list[str], dict[str, str]]:
 
 
 def image_of(options: "Namespace") -> Image:
-    """The image that the arguments name."""
+    """The image that the arguments name, or the live target in its place."""
+    if options.image.startswith(LIVE):
+        return _live(options)
     base = None if options.base is None else number(options.base, "--base")
     return open_image(options.image, base)
+
+
+def _live(options: "Namespace") -> Image:
+    """The memory and registers of a running target, which goes on when the process ends."""
+    import atexit
+
+    from ttbr.emulate.live import LiveTarget
+
+    place = options.image.removeprefix(LIVE)
+    if options.base is not None:
+        raise InvalidError("--base is of a raw image, not of --gdb")
+    target = LiveTarget.connect(place)
+    atexit.register(target.close)
+    return Image(place, "live target", target.memory, target.registers)
 
 
 def registers_from(options: "Namespace", image: Image) -> RegisterFile:
@@ -142,7 +178,7 @@ def check_root(image: Image, regime: Regime | None, p: "WalkParams") -> None:
     try:
         image.memory.read(p.root, p.root_size)
     except MemoryFault:
-        ends = [f"{s.address:#x}-{s.end:#x}" for s in image.memory.segments]
+        ends = [f"{s.address:#x}-{s.end:#x}" for s in image.segments]
         where = ends[0] if len(ends) == 1 else f"{len(ends)} segments"
         raise UnreadableError(
             f"{image.path}: the root {p.root:#x} of {p.name} is not in the image ({where})"

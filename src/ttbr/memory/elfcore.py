@@ -24,17 +24,19 @@ _ET_CORE, _EM_AARCH64, _PT_LOAD, _PT_NOTE, _NT_PRSTATUS = 4, 183, 1, 4, 1
 _MACHINES = {3: "x86", 40: "32-bit Arm", 62: "x86-64", 243: "RISC-V", 21: "PowerPC64", 22: "S390"}
 _TYPES = {1: "a relocatable object", 2: "an executable", 3: "a shared object"}
 # struct elf_prstatus of arm64 Linux: 112 bytes, then x0-x30, sp, pc, pstate.
-_PSTATE_OFFSET = 112 + 33 * 8
+_GENERAL_OFFSET = 112
+_GENERAL = (*(f"x{number}" for number in range(31)), "sp", "pc", "pstate")
 _NOTE_LIMIT = 1 << 20
 
 
 @record
 class Core:
-    """`pstate` and `registers` come from the notes; None and empty where there are none."""
+    """`registers` (system), `pstate` and `general` (x0-x30, sp, pc) are what the notes have."""
 
     memory: SegmentMemory
     registers: dict[str, int]
     pstate: int | None
+    general: dict[str, int]
 
 
 def _header(data: Buffer, name: str) -> tuple[int, int, int]:
@@ -81,10 +83,10 @@ def _align4(value: int) -> int:
     return value + 3 & ~3
 
 
-def _notes(note: bytes, name: str) -> tuple[dict[str, int], int | None]:
-    """Registers and PSTATE from the bytes of a PT_NOTE."""
+def _notes(note: bytes, name: str) -> tuple[dict[str, int], dict[str, int]]:
+    """System registers, and x0-x30, sp, pc and pstate, from the bytes of a PT_NOTE."""
     registers: dict[str, int] = {}
-    pstate: int | None = None
+    general: dict[str, int] = {}
     at = 0
     while at + _NHDR.size <= len(note):
         namesz, descsz, kind = _NHDR.unpack_from(note, at)
@@ -93,15 +95,14 @@ def _notes(note: bytes, name: str) -> tuple[dict[str, int], int | None]:
         if end > len(note):
             raise UnreadableError(f"{name}: a note at {at:#x} runs past its segment")
         owner = note[at + _NHDR.size : at + _NHDR.size + namesz].rstrip(b"\0")
-        if owner == b"CORE" and kind == _NT_PRSTATUS and pstate is None:
-            if descsz >= _PSTATE_OFFSET + 8:
-                pstate = int.from_bytes(
-                    note[start + _PSTATE_OFFSET : start + _PSTATE_OFFSET + 8], "little"
-                )
+        if owner == b"CORE" and kind == _NT_PRSTATUS and not general:
+            if descsz >= _GENERAL_OFFSET + 8 * len(_GENERAL):
+                values = struct.unpack_from(f"<{len(_GENERAL)}Q", note, start + _GENERAL_OFFSET)
+                general = dict(zip(_GENERAL, values, strict=True))
         elif owner == b"AARCH64-SYSREGS":
             registers |= _register_lines(note[start:end], name)
         at = start + _align4(descsz)
-    return registers, pstate
+    return registers, general
 
 
 def _register_lines(text: bytes, name: str) -> dict[str, int]:
@@ -125,7 +126,7 @@ def parse_core(data: Buffer, name: str) -> Core:
     """
     segments = []
     registers: dict[str, int] = {}
-    pstate: int | None = None
+    general: dict[str, int] = {}
     for kind, _, offset, _, paddr, filesz, memsz, _ in _program_headers(data, name):
         if kind not in (_PT_LOAD, _PT_NOTE):
             continue
@@ -141,8 +142,9 @@ def parse_core(data: Buffer, name: str) -> Core:
         else:
             found, state = _notes(bytes(data[offset : offset + min(filesz, _NOTE_LIMIT)]), name)
             registers |= found
-            pstate = state if pstate is None else pstate
+            general = general or state
     try:
-        return Core(SegmentMemory(segments), registers, pstate)
+        pstate = general.pop("pstate", None)
+        return Core(SegmentMemory(segments), registers, pstate, general)
     except InvalidError as error:
         raise UnreadableError(f"{name}: {error}") from None

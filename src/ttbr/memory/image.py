@@ -3,6 +3,7 @@
 import os
 
 from ttbr.errors import InvalidError, UnreadableError
+from ttbr.memory.protocol import Memory
 from ttbr.memory.registerfile import RegisterFile
 from ttbr.memory.segments import Buffer, Segment, SegmentMemory, map_file
 from ttbr.record import record
@@ -31,12 +32,20 @@ NO_REGISTERS = RegisterFile({})
 
 @record
 class Image:
-    """An opened image: its `kind` (``ELF core`` or ``raw``), memory and, if any, registers."""
+    """An opened image: its `kind` (``ELF core``, ``raw``), memory and, if any, registers.
+
+    A live target is one too, with memory of another kind.
+    """
 
     path: str
     kind: str
-    memory: SegmentMemory
+    memory: Memory
     registers: RegisterFile = NO_REGISTERS
+
+    @property
+    def segments(self) -> list[Segment]:
+        """What memory is there, lowest first; empty where that is not known beforehand."""
+        return self.memory.segments if isinstance(self.memory, SegmentMemory) else []
 
 
 def _unpack(path: str, limit: int = UNPACKED_LIMIT) -> bytearray:
@@ -77,7 +86,9 @@ def open_image(path: str | os.PathLike[str], base: int | None = None) -> Image:
         if base is not None:
             raise InvalidError(f"{name}: is an ELF core, whose addresses are its own: drop --base")
         core = parse_core(data, name)
-        return Image(name, "ELF core", core.memory, RegisterFile(core.registers, core.pstate))
+        return Image(
+            name, "ELF core", core.memory, RegisterFile(core.registers, core.pstate, core.general)
+        )
     for magic, what in _OTHER.items():
         if start.startswith(magic):
             raise UnreadableError(

@@ -17,10 +17,14 @@ _LIMIT = 16 << 20
 
 @record
 class RegisterFile:
-    """System registers by Arm name, and the PSTATE word where the source has it."""
+    """System registers by Arm name; PSTATE and the general registers where the source has them.
+
+    `general` holds x0 to x30, sp and pc.
+    """
 
     values: dict[str, int]
     pstate: int | None = None
+    general: dict[str, int] = {}  # noqa: RUF012 - a record is frozen, and nothing writes to it
 
     @property
     def el(self) -> int | None:
@@ -67,14 +71,16 @@ def _from_tree(tree: object, where: str) -> RegisterFile:
             raise UnreadableError(f"{where}: {register} has two values")
     core = tree.get("core")
     pstate = None
-    if isinstance(core, dict) and "cpsr" in core:
-        pstate = _integer(core["cpsr"], "core.cpsr", where)
-    elif table is not tree and "el" in tree:
+    general: dict[str, int] = {}
+    if isinstance(core, dict):
+        general = {name: _integer(value, f"core.{name}", where) for name, value in core.items()}
+        pstate = general.pop("cpsr", None)
+    if pstate is None and table is not tree and "el" in tree:
         level = _integer(tree["el"], "el", where)
         if level > 3:
             raise UnreadableError(f"{where}: el={level}: must be 0 to 3")
         pstate = level << 2
-    return RegisterFile(values, pstate)
+    return RegisterFile(values, pstate, general)
 
 
 def parse_registers(text: str, where: str) -> RegisterFile:

@@ -92,6 +92,7 @@ def captured_problem(
     stop: Iterable[int] = (),
     returns: Iterable[int | str] = (),
     options: Options | None = None,
+    unknown_tlb: bool | None = None,
     name: str = "",
 ) -> Problem:
     """The question whether *code* at exception level *el* is safe on the tables in *memory*.
@@ -119,6 +120,7 @@ def captured_problem(
         trace.steps,
         _intents(seen, trace),
         Options() if options is None else options,
+        unknown_tlb=unknown_tlb,
         target=trace.end.target,
         name=name,
     )

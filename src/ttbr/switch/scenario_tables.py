@@ -247,5 +247,5 @@ def captured_segments(memory: Section, path: Callable[[str], str], size: int) ->
     from ttbr.memory import open_image
 
     paths = [path(name) for name in memory.names("capture")]
-    found = [segment for name in paths for segment in open_image(name).memory.segments]
+    found = [segment for name in paths for segment in open_image(name).segments]
     return found + [Segment(address, size, bytes(size)) for address in memory.numbers("empty")]
