@@ -1,0 +1,173 @@
+"""The commands that plan, build, prove and run: what they print, write and return."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ttbr.cli import main
+
+SEATTLE = ["--va-bits", "39", "--era", "4.1", "--image", "0x8000080000"]
+
+
+def ask(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """(exit status, standard output, standard error)."""
+    status = main(list(words))
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def test_boards(capsys: pytest.CaptureFixture[str]) -> None:
+    status, text, _ = ask(capsys, "boards")
+    assert status == 0
+    assert any(line.startswith("seattle ") for line in text.splitlines())
+    status, text, _ = ask(capsys, "boards", "seattle", "--json")
+    (board,) = json.loads(text)
+    assert board["memory"][0]["start"] == "0x8000000000"
+    _, toml, _ = ask(capsys, "boards", "seattle", "--toml")
+    assert "0x8000000000" in toml
+
+
+def test_plan_says_the_decision(capsys: pytest.CaptureFixture[str]) -> None:
+    status, text, _ = ask(capsys, "plan", "seattle", *SEATTLE)
+    assert status == 1  # this release has two defects on this board
+    assert "T0SZ 24 (40 bits) instead of 25" in text
+    assert "slot 1 of the root" in text
+    assert "merged-root (Linux 4.1 to 5.9)" in text
+    status, text, _ = ask(capsys, "plan", "seattle", *SEATTLE, "--json")
+    plan = json.loads(text)
+    assert plan["idmap"] == {"t0sz": 24, "extension": "extra level", "slot": 1, "levels": 4}
+    assert plan["chosen"]["strategy"] == "merged-root"
+
+
+@pytest.mark.parametrize(
+    ("board", "words", "strategy"),
+    [
+        ("xgene1", ["--va-bits", "39", "--era", "4.1"], "separate"),
+        ("lx2160a", ["--va-bits", "39", "--era", "5.6"], "single-split"),
+        ("seattle", ["--va-bits", "39", "--era", "6.1"], "wide-hyp"),
+        ("seattle", ["--va-bits", "39", "--era", "6.12"], "always-48"),
+    ],
+)
+def test_the_shipped_strategy_is_chosen(
+    capsys: pytest.CaptureFixture[str], board: str, words: list[str], strategy: str
+) -> None:
+    _, text, _ = ask(capsys, "plan", board, *words, "--json")
+    assert json.loads(text)["chosen"]["strategy"] == strategy
+
+
+def test_the_overlap_of_5_4_is_reported_as_the_kernel_does(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status, text, _ = ask(capsys, "plan", "lx2160a", "--va-bits", "39", "--era", "5.4")
+    assert status == 1
+    assert "0x0-0x22ffffffff" in text
+    assert "IDMAP intersecting with HYP VA, unable to continue" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["plan", "nothing", "--va-bits", "39", "--era", "4.1"], "no board of that name"),
+        (["plan", "seattle", "--va-bits", "40", "--era", "4.1"], "VA_BITS 40: 4K pages allow"),
+        (["plan", "seattle", "--va-bits", "39", "--era", "2.6"], "2.6"),
+        (
+            ["plan", "seattle", "--va-bits", "39", "--era", "4.1", "--image", "0x1000"],
+            "not in the RAM",
+        ),
+        (["plan", "seattle", *SEATTLE, "--strategy", "x"], "must be one of separate"),
+        (["build", "/nonexistent"], "No such file"),
+        (["prove"], "give one of SCENARIO.toml"),
+        (["prove", "--strategy", "merged-root"], "need --board"),
+        (["prove", "--code", "x", "--at", "0"], "need --capture"),
+        (["run", "--sequence", "x", "--board", "seattle", *SEATTLE], "must be one of enable"),
+        (["verify", "/nonexistent"], "No such file"),
+    ],
+)
+def test_bad_use_is_one_line(
+    capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    status, text, error = ask(capsys, *words)
+    assert (status, text) == (2, "")
+    assert said in error
+    assert len(error.splitlines()) == 1
+
+
+def saved_plan(capsys: pytest.CaptureFixture[str], folder: Path, *words: str) -> Path:
+    _, text, _ = ask(capsys, "plan", *words, "--json")
+    path = folder / "plan.json"
+    path.write_text(text)
+    return path
+
+
+def test_a_plan_is_built_and_read_back(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    plan = saved_plan(capsys, tmp_path, "seattle", *SEATTLE)
+    tables = tmp_path / "tables.bin"
+    status, text, _ = ask(capsys, "build", str(plan), "-o", str(tables), "--json")
+    assert status == 0
+    registers = json.loads(text)["registers"]
+    words = [f"--{name.lower().replace('_', '-')}={value}" for name, value in registers.items()]
+    base = ["--base", json.loads(text)["first"]]
+    status, text, _ = ask(capsys, "dump", str(tables), *base, *words, "--json")
+    assert status == 0
+    (half,) = json.loads(text)
+    mapped = {(m["va"], m["pa"], m["permissions"]) for m in half["mappings"]}
+    assert ("0x8000080000", "0x8000080000", "r-x") in mapped
+    assert ("0x4000080000", "0x8000080000", "r-x") in mapped
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".o", ".S", ".h", ".rs"])
+def test_each_form_is_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, suffix: str
+) -> None:
+    regions = tmp_path / "regions.toml"
+    regions.write_text(
+        '[[region]]\nname = "ram"\nva = 0x40000000\npa = 0x40000000\nsize = 0x200000\n'
+    )
+    out = tmp_path / f"tables{suffix}"
+    status, _, error = ask(capsys, "build", str(regions), "-o", str(out), "--base", "0x50000000")
+    assert (status, error) == (0, "")
+    assert out.stat().st_size > 0
+    status, text, _ = ask(capsys, "build", str(regions), "--estimate")
+    assert status == 0
+    assert text.startswith("3 tables (12K)")
+
+
+def test_a_budget_that_is_too_small(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    plan = saved_plan(capsys, tmp_path, "seattle", *SEATTLE)
+    status, _, error = ask(capsys, "build", str(plan), "--budget", "3")
+    assert status == 2
+    assert "needs 15 tables, the budget is 3" in error
+
+
+@pytest.mark.parametrize(
+    ("scenario", "status"),
+    [("since-4.1", 0), ("before-4.1", 1), ("naive-switch", 1)],
+)
+def test_prove_and_run_a_scenario(
+    capsys: pytest.CaptureFixture[str], scenario: str, status: int
+) -> None:
+    path = f"examples/seattle/{scenario}.toml"
+    assert ask(capsys, "prove", path)[0] == status
+    found, text, _ = ask(capsys, "prove", path, "--json")
+    assert found == status
+    assert (json.loads(text)["verdict"] == "SAFE") is (status == 0)
+    pytest.importorskip("unicorn", reason="pip install 'ttbr[emulate]' to run on Unicorn")
+    assert ask(capsys, "run", path, "--cold")[0] == status
+
+
+def test_a_safe_proof_names_its_barriers(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--strategy", "merged-root", "--board", "seattle", *SEATTLE]
+    status, text, _ = ask(capsys, "prove", *words, "--barriers", "--all-policies")
+    assert status == 0
+    assert text.startswith("merged-root: SAFE assuming {A-DSB}")
+    assert "without A-DSB: UNKNOWN-TLB" in text
+    assert "tlbi alle2: without it" in text
+
+
+def test_verify_on_unicorn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("unicorn", reason="pip install 'ttbr[emulate]' to run on Unicorn")
+    plan = saved_plan(capsys, tmp_path, "seattle", *SEATTLE)
+    status, text, _ = ask(capsys, "verify", str(plan), "--on", "unicorn")
+    assert status == 0
+    assert text.splitlines()[-1].split() == ["conclusion", "all", "agree"]
