@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 GENERAL = (*(f"x{number}" for number in range(31)), "sp")
 
-__all__ = ["configure", "problem_from", "run"]
+__all__ = ["configure", "problem_from", "proof_of", "run"]
 
 
 def _add_captured(parser: "ArgumentParser") -> None:
@@ -152,6 +152,17 @@ def _captured(options: "Namespace") -> "Problem":
         unknown_tlb=False if options.known_tlb else None,
         name=options.symbol or options.code,
     )
+
+
+def proof_of(options: "Namespace") -> "Proof":
+    """The proof for arguments of another command, which has no options of the CPU."""
+    from ttbr.switch.prove import prove_all
+
+    if options.scenario is not None:
+        from ttbr.switch.scenario import read_scenario
+
+        return prove_all(read_scenario(options.scenario).problem)
+    return prove_all(_planned(options))
 
 
 def problem_from(options: "Namespace") -> "Problem":

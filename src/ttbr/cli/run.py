@@ -21,19 +21,26 @@ def configure(parser: "ArgumentParser") -> None:
     parser.add_argument("--sequence", metavar="NAME", help="this EL1 sequence of Linux")
     parser.add_argument("--board", metavar="BOARD", help="for --strategy and --sequence")
     add_kernel(parser, required=False)
-    parser.add_argument("--on", choices=("unicorn", "qemu"), default="unicorn", help="the emulator")
+    parser.add_argument(
+        "--on",
+        choices=("unicorn", "qemu", "walk"),
+        default="unicorn",
+        help="the emulator; walk is Unicorn's instructions with ttbr's own walk (LPA2, 52 bits)",
+    )
     parser.add_argument(
         "--machine", choices=("virt", "sbsa-ref"), default="virt", help="with --on qemu"
     )
     parser.add_argument("--cold", action="store_true", help="flush the TLB before each step")
+    parser.add_argument(
+        "--hostile",
+        action="store_true",
+        help="replay the proof's counterexample: --on walk, with its stale entries held",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def job_from(options: "Namespace") -> "Job":
+def _job(options: "Namespace") -> "Job":
     """The run that the arguments ask for."""
-    given = [name for name in ("scenario", "strategy", "sequence") if getattr(options, name)]
-    if len(given) != 1:
-        raise InvalidError("give one of SCENARIO.toml, --strategy and --sequence")
     if options.scenario is not None:
         from ttbr.emulate.scenario_job import scenario_job
         from ttbr.switch.scenario import read_scenario
@@ -49,15 +56,38 @@ def job_from(options: "Namespace") -> "Job":
     return planned_job(options.strategy, config, board)
 
 
+def _replayed(options: "Namespace", job: "Job") -> "Outcome":
+    """The run under our walk, with --hostile and the entries of the first finding that can show."""
+    from ttbr.emulate.replay import held_of, replay
+
+    if not options.hostile:
+        return replay(job)
+    from ttbr.cli.prove import proof_of
+    from ttbr.errors import UnsupportedError
+
+    result = proof_of(options).result
+    if result.safe:
+        raise InvalidError("--hostile: the proof says safe, there is no counterexample to replay")
+    for finding in result.findings:
+        try:
+            return replay(job, held_of(finding))
+        except UnsupportedError:
+            continue
+    raise InvalidError(f"--hostile: {', '.join(result.kinds)} shows in no single access")
+
+
 def _outcome(options: "Namespace", job: "Job") -> "tuple[Outcome, str | None]":
     """(what happened, what relied on stale TLB entries)."""
+    if options.cold and (options.on != "unicorn" or options.hostile):
+        raise InvalidError("--cold: only Unicorn's own TLB can be flushed at each step")
+    if options.on == "walk" or options.hostile:
+        return _replayed(options, job), None
     if options.on == "qemu":
         from ttbr.emulate import qemu_run
 
-        if options.cold:
-            raise InvalidError("--cold: only Unicorn's TLB can be flushed at each step")
         machine = qemu_run.SBSA_REF if options.machine == "sbsa-ref" else qemu_run.VIRT
-        return qemu_run.run(job, machine=machine), None
+        outcome = qemu_run.run(job, machine=machine)
+        return outcome, outcome.stale
     from ttbr.emulate import unicorn_run
 
     if options.cold:
@@ -70,7 +100,10 @@ def run(options: "Namespace") -> int:
     """Run ``ttbr run``; the exit status."""
     from ttbr.report.executed import plain_outcome, text_outcome
 
-    outcome, stale = _outcome(options, job_from(options))
+    given = [name for name in ("scenario", "strategy", "sequence") if getattr(options, name)]
+    if len(given) != 1:
+        raise InvalidError("give one of SCENARIO.toml, --strategy and --sequence")
+    outcome, stale = _outcome(options, _job(options))
     if options.json:
         import json
 

@@ -148,7 +148,9 @@ def qemu_version(program: str = PROGRAM) -> tuple[int, ...]:
     if path is None:
         raise TtbrError(f"{program} is not installed: {HOW_TO_GET}")
     try:
-        answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10)
+        answer = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, errors="replace", timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise TtbrError(f"{path} --version: {error}") from None
     found = re.search(r"version (\d+)\.(\d+)(?:\.(\d+))?", answer.stdout)

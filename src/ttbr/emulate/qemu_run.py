@@ -21,7 +21,7 @@ from ttbr.emulate import encode
 from ttbr.emulate.gdbstub import GdbStub
 from ttbr.emulate.qemu_at import PROGRAM, qemu_version
 from ttbr.emulate.qemu_process import QemuProcess, sparse_file
-from ttbr.emulate.run import Death, Executed, Job, Outcome, State, blocks_of
+from ttbr.emulate.run import PAGE, Death, Executed, Job, Outcome, State, blocks_of
 from ttbr.emulate.unicorn_at import HCR_EL2_RW, PSTATE, SCR_EL3, TRANSLATION_REGISTERS
 from ttbr.errors import InvalidError, TtbrError
 
@@ -124,6 +124,7 @@ class _Qemu:
         end = max([base + BOOT_SIZE, *(a + len(data) for a, data in blocks.items())])
         size = -(-(end - machine.ram) // MIB) * MIB
         self.ram = sparse_file(size)
+        self.pages: dict[int, int] = {}
         self.process: QemuProcess | None = None
         self.gdb: GdbStub | None = None
         try:
@@ -243,11 +244,14 @@ class _Qemu:
         """The instruction at *pc*, by QEMU's own translation of it."""
         assert self.gdb is not None
         found = re.search(r"gpa: (0x[0-9a-f]+)", self.gdb.monitor(f"gva2gpa {pc:#x}"))
-        pa, word = None, b""
-        if found is not None:
-            pa = int(found[1], 16)
-            if pa >= self.machine.ram:
-                word = os.pread(self.ram, 4, pa - self.machine.ram)
+        page, word = pc & -PAGE, b""
+        pa = None if found is None else int(found[1], 16)
+        if pa is not None:
+            self.pages[page] = pa & -PAGE
+        # Where the tables have no entry any more, the TLB has the one of before.
+        at = self.pages.get(page, -1) | pc & PAGE - 1
+        if at >= self.machine.ram:
+            word = os.pread(self.ram, 4, at - self.machine.ram)
         return Executed(pc, int.from_bytes(word, "little"), pa, self._state())
 
     def run(self, timeout: float) -> Outcome:

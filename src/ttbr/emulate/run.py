@@ -145,6 +145,18 @@ class Outcome:
         """Whether the instruction at `Job.until` was fetched."""
         return self.death is None
 
+    @property
+    def stale(self) -> str | None:
+        """What was fetched through TLB entries that the tables no longer have, if anything."""
+        numbers = [n for n, step in enumerate(self.executed) if step.pa is None]
+        if not numbers:
+            return None
+        first = self.executed[numbers[0]]
+        return (
+            f"relies on stale TLB entries: the tables do not translate {first.pc:#x} any more at "
+            f"instruction {numbers[0]}"
+        )
+
     def __str__(self) -> str:
         count = f"{len(self.executed)} instructions"
         if self.death is None:

@@ -13,7 +13,7 @@ from ttbr.emulate.differential import Report
 from ttbr.emulate.planned import planned_job
 from ttbr.emulate.probe import probe_tables
 from ttbr.emulate.run import Outcome
-from ttbr.errors import InvalidError
+from ttbr.errors import InvalidError, UnsupportedError
 from ttbr.linux.config import KernelConfig
 from ttbr.linux.realise import realise, table_base
 from ttbr.linux.strategies import Plan, plan
@@ -29,12 +29,16 @@ PROBE_BASE = 0x4100_0000
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """One emulator: the run, what relied on stale TLB entries, and the probes of the tables."""
+    """One emulator: the run, what relied on stale TLB entries, and the probes of the tables.
+
+    `outcome` is None where this emulator cannot run it; `why_not` says why.
+    """
 
     emulator: str
-    outcome: Outcome
-    stale: str | None
-    probed: tuple[Report, ...]
+    outcome: Outcome | None
+    stale: str | None = None
+    probed: tuple[Report, ...] = ()
+    why_not: str = ""
 
     @property
     def differences(self) -> int:
@@ -53,7 +57,8 @@ class Verified:
     def contradictions(self) -> tuple[str, ...]:
         found = []
         for ran in self.ran:
-            if self.proof.result.safe and not ran.outcome.reached:
+            died = ran.outcome is not None and not ran.outcome.reached
+            if self.proof.result.safe and died:
                 found.append(f"proved {self.proof.verdict}, but on {ran.emulator} it died")
             if ran.differences:
                 found.append(f"{ran.differences} probes on {ran.emulator} differ from the walk")
@@ -65,11 +70,16 @@ def _tables(chosen: Plan, base: int) -> tuple[Tables, ...]:
 
 
 def _on_unicorn(strategy: str, config: KernelConfig, board: Board, chosen: Plan) -> Ran:
+    from ttbr.emulate.replay import replay
     from ttbr.emulate.sides import UnicornSide
     from ttbr.emulate.unicorn_at import UnicornAt
     from ttbr.emulate.unicorn_run import run_both
 
-    both = run_both(planned_job(strategy, config, board))
+    job = planned_job(strategy, config, board)
+    try:
+        both = run_both(job)
+    except UnsupportedError:  # FEAT_LPA2 and 52 bits: its instructions, our walk, no AT
+        return Ran("unicorn", replay(job))
     with UnicornAt() as cpu:
         side = UnicornSide(cpu)
         probed = tuple(probe_tables(side, t) for t in _tables(chosen, table_base(chosen)))
@@ -81,11 +91,15 @@ def _on_qemu(strategy: str, config: KernelConfig, board: Board, chosen: Plan) ->
     from ttbr.emulate.qemu_at import QemuAt
     from ttbr.emulate.sides import QemuSide
 
-    outcome = qemu_run.run(planned_job(strategy, config, board))
     with QemuAt() as machine:
         side = QemuSide(machine)
         probed = tuple(probe_tables(side, t) for t in _tables(chosen, PROBE_BASE))
-    return Ran("qemu", outcome, None, probed)
+    job = planned_job(strategy, config, board)
+    if min(job.memory) < qemu_run.VIRT.ram:
+        why = f"its machine has no RAM below {qemu_run.VIRT.ram:#x}"
+        return Ran("qemu", None, None, probed, why)
+    outcome = qemu_run.run(job)
+    return Ran("qemu", outcome, outcome.stale, probed)
 
 
 def verify(
@@ -102,7 +116,7 @@ def verify(
 
         proof = prove_all(vhe_problem(config, board))
         outcome = qemu_run.run(planned_job(strategy, config, board))
-        return Verified(chosen, proof, (Ran("qemu", outcome, None, ()),))
+        return Verified(chosen, proof, (Ran("qemu", outcome, outcome.stale),))
     if not chosen.roots:
         raise InvalidError(f"{strategy}: {chosen.why_not}")
     proof = prove_all(planned_problem(chosen))

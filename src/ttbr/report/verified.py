@@ -14,7 +14,8 @@ def text_verified(v: Verified) -> str:
         ("proved", f"{v.proof.verdict}{kinds}"),
     ]
     for ran in v.ran:
-        rows.append((f"run on {ran.emulator}", str(ran.outcome)))
+        ended = f"not possible: {ran.why_not}" if ran.outcome is None else str(ran.outcome)
+        rows.append((f"run on {ran.emulator}", ended))
         if ran.stale:
             rows.append(("", ran.stale))
         probes = sum(report.probes for report in ran.probed)
@@ -35,8 +36,8 @@ def plain_verified(v: Verified) -> dict[str, object]:
         "ran": [
             {
                 "emulator": ran.emulator,
-                "reached": ran.outcome.reached,
-                "end": str(ran.outcome),
+                "reached": None if ran.outcome is None else ran.outcome.reached,
+                "end": ran.why_not if ran.outcome is None else str(ran.outcome),
                 "stale": ran.stale,
                 "probes": sum(report.probes for report in ran.probed),
                 "differences": ran.differences,
