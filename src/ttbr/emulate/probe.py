@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from ttbr.arch.regime import EL1, EL2, EL3, EL20, WalkParams
 from ttbr.build import Tables
 from ttbr.emulate.differential import Report, compare_one
+from ttbr.emulate.run import blocks_of
 from ttbr.emulate.scenarios import Question
 from ttbr.emulate.sides import Side
 from ttbr.errors import InvalidError
@@ -23,7 +24,7 @@ OPERATIONS = {
     EL20: ("S1E2R", "S1E2W"),
     EL3: ("S1E3R", "S1E3W"),
 }
-PAGE = 4096
+HCR_EL2_RW = 1 << 31
 
 
 def edges(memory: Memory, p: WalkParams, most: int = 1 << 16) -> list[int]:
@@ -44,25 +45,17 @@ def edges(memory: Memory, p: WalkParams, most: int = 1 << 16) -> list[int]:
     return sorted(va for va in found if 0 <= va < 1 << 64)
 
 
-def _pages(pages: Mapping[int, bytes]) -> dict[int, bytes]:
-    """Whole 4 KiB pages; a root smaller than that is padded with invalid descriptors."""
-    whole: dict[int, bytearray] = {}
-    for address, data in pages.items():
-        for at in range(address & -PAGE, address + len(data), PAGE):
-            page = whole.setdefault(at, bytearray(PAGE))
-            low, high = max(at, address), min(at + PAGE, address + len(data))
-            page[low - at : high - at] = data[low - address : high - address]
-    return {address: bytes(page) for address, page in whole.items()}
-
-
 def _questions(
     tables: Tables, registers: Mapping[str, int], addresses: Iterable[int]
 ) -> Iterator[Question]:
     if tables.regime_name not in OPERATIONS:
         raise InvalidError(f"{tables.regime_name}: only stage 1 is probed with AT")
-    asked, memory = list(addresses), _pages(tables.pages())
+    asked = list(addresses)
+    # Whole pages: a root smaller than that is padded with invalid descriptors.
+    memory = {base: bytes(data) for base, data in blocks_of(tables.pages()).items()}
     for operation in OPERATIONS[tables.regime_name]:
-        yield Question(tables.regime_name, operation, dict(registers), memory, asked)
+        state = {"HCR_EL2": HCR_EL2_RW, **registers}
+        yield Question(tables.regime_name, operation, state, memory, asked)
 
 
 def probe_tables(side: Side, tables: Tables, registers: Mapping[str, int] | None = None) -> Report:

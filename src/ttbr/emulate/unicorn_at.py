@@ -106,7 +106,7 @@ class UnicornAt:
         }
         self._tlb_flush = unicorn.UC_CTL_TLB_FLUSH, unicorn.UC_CTL_IO_WRITE
         self._interrupt: int | None = None
-        self._buffers: list[Any] = []
+        self._buffers: dict[int, Any] = {}
         self._mapped: dict[int, int] = {}
         self.harness = harness
         self._uc: Any = unicorn.Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM)
@@ -158,7 +158,7 @@ class UnicornAt:
             self._uc.mem_map_ptr(address, size, 7, ctypes.addressof(buffer))
         except self._error as error:
             raise InvalidError(f"memory at {address:#x}, {size} bytes: {error}") from None
-        self._buffers.append(buffer)
+        self._buffers[address] = buffer
         self._mapped[address] = size
 
     def map_pages(self, pages: Mapping[int, bytes]) -> None:
@@ -179,6 +179,7 @@ class UnicornAt:
     def unmap(self, address: int) -> None:
         """Take away the memory that `map` put at *address*."""
         self._uc.mem_unmap(address, self._mapped.pop(address))
+        del self._buffers[address]
 
     def load(self, registers: Mapping[str, int]) -> None:
         """Set the `TRANSLATION_REGISTERS`; those not in *registers* become zero.

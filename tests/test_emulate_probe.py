@@ -1,0 +1,130 @@
+"""Built tables are asked about by AT on both emulators, at the edges of leaves and in the gaps."""
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from build_maps import random_params, random_regions
+from emulate_tables import needs_qemu, needs_unicorn
+from ttbr.arch.regime import EL1, EL2, EL20
+from ttbr.boards import load
+from ttbr.build import Arena, Tables, build, regime_name
+from ttbr.emulate.differential import Report
+from ttbr.emulate.probe import edges, probe_tables
+from ttbr.emulate.qemu_at import QemuAt
+from ttbr.emulate.sides import QemuSide, Side, UnicornSide
+from ttbr.emulate.unicorn_at import UnicornAt
+from ttbr.errors import InvalidError
+from ttbr.linux.config import configure
+from ttbr.linux.realise import realise
+from ttbr.linux.strategies import plans
+
+BASE = 0x4100_0000  # RAM of both machines
+ROOM = 40 << 20
+SEED = 20261122
+
+KERNELS = (
+    ("seattle", "4.1", "4K", 39, 0x80_0008_0000),
+    ("sbsa-ref", "5.15", "64K", 42, 0x100_0020_0000),
+    ("apple-m1-max", "6.1", "16K", 36, 0x100_0020_0000),
+    ("xgene1", "4.1", "4K", 39, 0x40_0008_0000),
+    ("lx2160a", "6.12", "4K", 48, 0x8020_0000),
+)
+
+
+def random_tables(rng: random.Random) -> Iterator[Tables]:
+    """Tables of random maps, in the regimes that AT S1 asks about."""
+    while True:
+        p = random_params(rng)
+        regime = regime_name(p)
+        if regime not in (EL1, EL2, EL20):
+            continue
+        try:
+            tables = build(random_regions(rng, p, regime, most=24, pages=600), p, base=BASE)
+        except InvalidError:
+            continue
+        if sum(map(len, tables.pages().values())) <= ROOM:
+            yield tables
+
+
+def planned_tables() -> Iterator[tuple[str, Tables]]:
+    """The tables of every strategy on five boards, at a place that both machines have."""
+    for board, release, page, bits, image in KERNELS:
+        for found in plans(configure(release, page, bits, image), load(board)):
+            if found.roots:
+                made = realise(found, Arena.at(BASE, found.config.granule))
+                for tables in made.tables:
+                    yield f"{board} {found.strategy.name}", tables
+
+
+def probe_many(side: Side, probes: int) -> int:
+    """Probe random tables until *probes* addresses were asked; how many were."""
+    rng = random.Random(SEED)
+    asked = explained = 0
+    for tables in random_tables(rng):
+        # A control bit that this CPU lacks (FEAT_LPA2, FEAT_LVA) makes the tables another's.
+        if not fits(side, tables):
+            continue
+        report = probe_tables(side, tables)
+        assert not report.differences, report.differences[0]
+        asked += report.probes
+        explained += report.explained
+        if asked >= probes:
+            break
+    print(f"seed {SEED}: {asked} probes, {explained} by quirks, 0 unexplained")
+    return asked
+
+
+def fits(side: Side, tables: Tables) -> bool:
+    """Whether the CPU has what the tables' registers ask for."""
+    f, p = side.target.features, tables.params
+    if p.form.wide and f.pa_bits < 52:
+        return False
+    if p.granule.name not in f.granules or (not f.lva and p.input_bits > 48):
+        return False
+    small = 64 - p.input_bits > 39 and not f.ttst
+    regimes = side.target.regimes
+    return not small and tables.regime_name in regimes and p.output_bits <= f.pa_bits
+
+
+def check_plans(side: Side) -> None:
+    for name, tables in planned_tables():
+        if fits(side, tables):
+            report: Report = probe_tables(side, tables)
+            assert report.probes > 8, name
+            assert not report.differences, (name, report.differences[0])
+
+
+def test_edges_are_in_and_beside_every_leaf() -> None:
+    tables = next(random_tables(random.Random(1)))
+    p = tables.params
+    found = edges(tables.memory(), p)
+    assert p.base in found
+    assert len(found) > 8
+
+
+@needs_unicorn
+def test_every_strategy_on_unicorn() -> None:
+    with UnicornAt() as cpu:
+        check_plans(UnicornSide(cpu))
+
+
+@needs_qemu
+def test_every_strategy_on_qemu() -> None:
+    with QemuAt() as machine:
+        check_plans(QemuSide(machine))
+
+
+@needs_unicorn
+@pytest.mark.slow
+def test_half_a_million_probes_on_unicorn() -> None:
+    with UnicornAt() as cpu:
+        assert probe_many(UnicornSide(cpu), 500_000) >= 500_000
+
+
+@needs_qemu
+@pytest.mark.slow
+def test_half_a_million_probes_on_qemu() -> None:
+    with QemuAt() as machine:
+        assert probe_many(QemuSide(machine), 500_000) >= 500_000
