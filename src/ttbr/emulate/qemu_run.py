@@ -23,7 +23,7 @@ from ttbr.emulate.qemu_at import PROGRAM, qemu_version
 from ttbr.emulate.qemu_process import QemuProcess, sparse_file
 from ttbr.emulate.run import PAGE, Death, Executed, Job, Outcome, State, blocks_of
 from ttbr.emulate.unicorn_at import HCR_EL2_RW, PSTATE, SCR_EL3, TRANSLATION_REGISTERS
-from ttbr.errors import InvalidError, TtbrError
+from ttbr.errors import InvalidError, TtbrError, UnsupportedError
 
 __all__ = ["SBSA_REF", "VIRT", "Machine", "run"]
 
@@ -33,6 +33,7 @@ MIB = 1 << 20
 VECTOR_SPX = 0x200
 E2H = 1 << 34
 WFI = 0xD503207F
+SYSTEM = 0xD5000000  # MSR, MRS, SYS and the hints: bits 31:22
 # ESR_ELx.EC (D24.2.40): the access that an abort refused.
 FETCHES, ACCESSES = (0x20, 0x21), (0x24, 0x25)
 CLASSES = {
@@ -270,11 +271,12 @@ class _Qemu:
         pc = self._read("pc")
         while len(executed) < self.job.limit and time.monotonic() < deadline:
             now = self._at(pc)
-            if now.word == WFI:
-                return Death(pc, "it waits for an interrupt (WFI)")
-            self.gdb.step()
+            if now.word == WFI:  # it may complete at any time, and no interrupt will come here
+                self.gdb.write_register("pc", pc + 4)
+            else:
+                self.gdb.step()
             after = self._read("pc")
-            death = self._exception(pc, after)
+            death = self._exception(now, after)
             if death is None or death.access != "fetch":
                 executed.append(now)
                 if pc == self.job.until:
@@ -286,9 +288,15 @@ class _Qemu:
             pc = after
         return Death(pc, f"still running after {len(executed)} instructions")
 
-    def _exception(self, pc: int, after: int) -> Death | None:
-        """What went wrong at *pc* when the step took an exception; None when it did not."""
+    def _exception(self, now: Executed, after: int) -> Death | None:
+        """What went wrong at *now* when the step took an exception; None when it did not.
+
+        `UnsupportedError` for a system register that this CPU lacks: that refutes nothing.
+        """
+        pc = now.pc
         el = self._read("cpsr") >> 2 & 3
+        if el == 0:
+            return None
         offset = after - self._read(f"VBAR_EL{el}")
         if not 0 <= offset < 0x800 or offset % 0x80:
             return None
@@ -296,6 +304,8 @@ class _Qemu:
             return None
         esr, far = self._read(f"ESR_EL{el}"), self._read(f"FAR_EL{el}")
         ec, status = esr >> 26, esr & 0x3F
+        if ec == 0 and now.word >> 22 == SYSTEM >> 22:
+            raise UnsupportedError(f"{self.name}: {pc:#x}: {now.text}: it has no such register")
         if ec not in (*FETCHES, *ACCESSES):
             return Death(pc, CLASSES.get(ec, f"exception class {ec:#04x}"))
         access = "fetch" if ec in FETCHES else "store" if esr >> 6 & 1 else "load"

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from ttbr.emulate import encode
 from ttbr.emulate.assembler import machine_code
 from ttbr.emulate.run import PAGE, Job, blocks_of
-from ttbr.emulate.unicorn_at import TRANSLATION_REGISTERS
+from ttbr.emulate.unicorn_at import PSTATE, TRANSLATION_REGISTERS
 from ttbr.errors import UnsupportedError
 from ttbr.memory.segments import SegmentMemory
 from ttbr.switch.assembly import Assembly
@@ -42,10 +42,23 @@ def scenario_job(problem: Problem, code: Code, registers: Mapping[str, int]) -> 
     blocks = _lay(memory, pieces, used, _place(problem, until))
     known = {*TRANSLATION_REGISTERS, *OTHERS, "sp", *(f"x{n}" for n in range(31))}
     state = {name: value for name, value in registers.items() if name in known}
+    state |= _returning(problem, state, until)
     if first.el == 2:
         state["HCR_EL2"] = first.hcr
     faults = {s.pc for s in problem.steps if any(isinstance(e, ExceptionEntry) for e in s.events)}
     return Job(problem.name, blocks, state, max(first.el, 1), first.pc, until, frozenset(faults))
+
+
+def _returning(problem: Problem, state: Mapping[str, int], until: int) -> dict[str, int]:
+    """Where a last ``ret`` or ``eret`` goes when nothing says it: on, behind the code."""
+    last = problem.steps[-1]
+    if problem.target is not None:
+        return {}
+    if last.text == "ret" and "x30" not in state:
+        return {"x30": until}
+    if last.text == "eret" and f"ELR_EL{last.el}" not in state:
+        return {f"ELR_EL{last.el}": until, f"SPSR_EL{last.el}": PSTATE[last.el]}
+    return {}
 
 
 def _images(code: Code) -> Iterator[tuple[int, bytes]]:

@@ -8,6 +8,8 @@ __all__ = ["plain_outcome", "text_outcome"]
 def _line(number: int, step: Executed) -> str:
     state = step.state
     mmu = f"TTBR0={state.ttbr0:#x} T0SZ={state.t0sz}" if state.mmu else "MMU off"
+    if state.mmu and state.ttbr1 is not None:
+        mmu += f" TTBR1={state.ttbr1:#x}"
     where = "?" if step.pa is None else f"{step.pa:#x}"
     at = f"{step.pc:#x}" if step.pa == step.pc else f"{step.pc:#x} -> {where}"
     return f"  {number:3} EL{state.el} {at:30} {step.text:28} {mmu}"
@@ -48,6 +50,7 @@ def plain_outcome(outcome: Outcome, stale: str | None) -> dict[str, object]:
                 "text": step.text,
                 "mmu": step.state.mmu,
                 "ttbr0": hex(step.state.ttbr0),
+                "ttbr1": None if step.state.ttbr1 is None else hex(step.state.ttbr1),
                 "t0sz": step.state.t0sz,
             }
             for step in outcome.executed

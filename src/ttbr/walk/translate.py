@@ -206,14 +206,19 @@ class Mapping:
         return self.regime.fetch_attr if self.fetch else self.regime.default_attr
 
     @property
-    def shareability(self) -> int:
-        """SH[1:0] as PAR_EL1 reports it, both stages combined."""
+    def combined_shareability(self) -> int:
+        """SH[1:0] of both stages combined, of Device and Non-cacheable memory as it stands."""
         sh = self.leaf.shareability if self.leaf else OUTER_SHAREABLE
         if self.leaf is None and self._flat_attr == NORMAL_WB:
             sh = NON_SHAREABLE  # HCR_EL2.DC
         if self.leaf2 is not None:
             sh = combine_shareability(sh, self.leaf2.shareability)
-        return reported_shareability(self.attr, sh)
+        return sh
+
+    @property
+    def shareability(self) -> int:
+        """SH[1:0] as PAR_EL1 reports it, both stages combined."""
+        return reported_shareability(self.attr, self.combined_shareability)
 
     @property
     def non_secure(self) -> bool:
