@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 
 from ttbr import record
+from ttbr.arch.attributes import RESERVED
 from ttbr.arch.faults import Fault, FaultKind
 from ttbr.arch.regime import Regime, WalkParams, regime_of
 from ttbr.emulate.quirk_effects import Asked
@@ -91,6 +92,8 @@ class _Model:
         if isinstance(answer, Fault):
             self.why = f"{answer} ({answer.reason})"
             return par & ~PAR_STAGE2 if answer.kind is FaultKind.EXTERNAL_ABORT else par
+        if answer.attr == RESERVED:
+            raise NotComparable  # reserved MemAttr, of tables that an earlier scenario left
         self.why = f"PA {answer.pa:#x}"
         for quirk in self.quirks:
             if quirk.par is not None:

@@ -281,9 +281,10 @@ def _with_attr(par: int, attr: int) -> int:
 
 def raw_shareability(par: int, mapping: Mapping, asked: Asked) -> int:
     """SH as stage 1 holds it, 0 with the MMU off; with stage 2 the combination of such."""
-    sh = mapping.leaf.shareability if mapping.leaf is not None else 0
+    sh = mapping.combined_shareability  # the walk's own, which is to be compared
+    if mapping.leaf is None:
+        sh = combine_shareability(0, mapping.leaf2.shareability) if mapping.leaf2 else 0
     if mapping.leaf2 is not None:
-        sh = combine_shareability(sh, mapping.leaf2.shareability)
         sh = reported_shareability(par >> 56, sh)
     return par & ~(3 << 7) | sh << 7
 

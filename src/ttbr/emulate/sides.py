@@ -34,7 +34,7 @@ HIGH_DEVICES = range(0x40_0000_0000, 0x100_0000_0000)
 
 
 class NotComparable(Exception):
-    """The walk met a device of the emulated machine, whose answer is not modelled."""
+    """The walk met a device of the emulated machine, or what the architecture leaves UNKNOWN."""
 
 
 @dataclass(frozen=True, slots=True)
