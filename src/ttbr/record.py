@@ -34,6 +34,8 @@ def _init(cls: type, names: tuple[str, ...], defaults: "dict[str, Any]") -> "Any
     place = {name: index for index, name in enumerate(names)}
     usual = tuple(defaults.get(name) for name in names)
     needed = [name for name in names if name not in defaults]
+    # So many positional values are enough (fields without a default come first).
+    enough = max((place[name] + 1 for name in needed), default=0)
 
     def complete(given: "tuple[Any, ...]", named: "dict[str, Any]") -> "list[Any]":
         first = len(given)
@@ -48,7 +50,10 @@ def _init(cls: type, names: tuple[str, ...], defaults: "dict[str, Any]") -> "Any
         return values
 
     def __init__(self: object, *given: object, **named: object) -> None:
-        values = given if len(given) == count and not named else complete(given, named)
+        if named or not enough <= len(given) <= count:
+            values: Any = complete(given, named)
+        else:
+            values = given + usual[len(given) :]
         for store, value in zip(stores, values, strict=True):
             store(self, value)
         if finish is not None:
