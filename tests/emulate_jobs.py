@@ -73,7 +73,7 @@ def kernel(release: str, page: str, bits: int, base: int, **more: bool) -> Kerne
 BOARDS = {
     f"{name} {page}/{bits}": (kernel(release, page, bits, base), [(base, 16 * GIB)])
     for name, base in (("seattle", SEATTLE), ("sbsa", SBSA), ("low", LOW))
-    for release, page, bits in (("4.4", "4K", 39), ("5.15", "64K", 42), ("6.1", "16K", 36))
+    for release, page, bits in (("4.5", "4K", 39), ("5.15", "64K", 42), ("6.1", "16K", 36))
 }
 
 

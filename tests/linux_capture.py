@@ -1,20 +1,18 @@
 """The captures of Linux kernels: configuration, board, symbols and registers of each boot."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from captures import complete, directory
 from ttbr import boards
 from ttbr.linux.config import KernelConfig, configure
 from ttbr.linux.idmap import Extension
 
-CAPTURES = Path(
-    os.environ.get("TTBR_CAPTURES", Path(__file__).parent.parent / "../shared/captures")
-)
+CAPTURES = directory()
 
 # capture: release, page, VA_BITS, VHE, extension
 KERNELS: dict[str, tuple[str, str, int, bool, Extension]] = {
@@ -50,8 +48,8 @@ class Capture:
 def load(name: str) -> Capture:
     """The capture *name*; skips the test where it is not there."""
     path = CAPTURES / name
-    if not path.is_dir():
-        pytest.skip(f"no capture {path}")
+    if not complete() or not path.is_dir():
+        pytest.skip(f"{name}: set TTBR_CAPTURES to the full set of captures")
     release, page, va_bits, vhe, _ = KERNELS[name]
     symbols = {}
     for line in (path / "kallsyms.txt").read_text().splitlines():

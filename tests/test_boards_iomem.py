@@ -104,7 +104,7 @@ def test_refused_listings(text: str, message: str) -> None:
 
 
 def test_overlapping_ram_is_refused() -> None:
-    with pytest.raises(InvalidError, match=r"i: RAM System RAM 0x0-0xfff overlaps RAM System RAM"):
+    with pytest.raises(InvalidError, match=r"i: System RAM 0x0-0xfff overlaps System RAM"):
         read("0-fff : System RAM\n800-1fff : System RAM\n", "b", "i")
 
 

@@ -54,10 +54,30 @@ def test_every_catalogue_entry_as_a_file() -> None:
         assert read(format_board(load(name)).encode(), "b.toml") == load(name)
 
 
+def test_a_device_window_that_overlaps_ram_is_noted() -> None:
+    text = (
+        "80000000-8fffffff : System RAM\n8ffff000-90000fff : dev@8ffff000\n"
+        "a0000000-a0000fff : uart\n"
+    )
+    board = read(text.encode(), "iomem")
+    said = "device window dev@8ffff000 0x8ffff000-0x90000fff overlaps System RAM 0x80000000-"
+    assert [note.startswith(said) for note in board.notes] == [True]
+    assert read(format_board(board).encode(), "b.toml").notes == board.notes
+    apart = text.replace("8ffff000-90000fff", "90000000-90000fff")
+    assert read(apart.encode(), "iomem").notes == ()
+
+
+def test_ram_that_overlaps_is_named_once() -> None:
+    text = "80000000-8fffffff : System RAM\n88000000-97ffffff : System RAM\n"
+    with pytest.raises(InvalidError, match=r"iomem: System RAM 0x8.* overlaps System RAM 0x88"):
+        read(text.encode(), "iomem")
+
+
 def test_a_name_that_is_nothing() -> None:
     with pytest.raises(InvalidError, match=r"'seatle': .*did you mean seattle\?"):
         load("seatle")
-    with pytest.raises(InvalidError, match="'zzzz': no such file, and no board of that name"):
+    said = "'zzzz': no such file, and no board of that name; `ttbr boards` lists the catalogue"
+    with pytest.raises(InvalidError, match=said):
         load("zzzz")
     with pytest.raises(InvalidError, match="no such file"):
         load("a\0b")

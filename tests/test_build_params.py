@@ -4,7 +4,14 @@ import pytest
 
 from ttbr.arch.geometry import GRANULES
 from ttbr.arch.regime import EL1, EL2, EL3, EL20, STAGE2, WalkParams, regime_of, stage2_of
-from ttbr.build import Mair, features_of_params, regime_name, registers_of, table_params
+from ttbr.build import (
+    Mair,
+    features_needed,
+    features_of_params,
+    regime_name,
+    registers_of,
+    table_params,
+)
 from ttbr.build.params import root_alignment, stage2_start
 from ttbr.errors import InvalidError
 from ttbr.record import replace
@@ -93,6 +100,40 @@ def test_registers_of_a_known_kernel() -> None:
     registers = registers_of(low, high)
     assert registers["TCR_EL1"] == 0x5_B510_3510
     assert registers["SCTLR_EL1"] & 0x1005 == 0x1005
+
+
+@pytest.mark.parametrize("regime", [EL1, EL20])
+@pytest.mark.parametrize("granule", ["4K", "16K", "64K"])
+@pytest.mark.parametrize("upper", [False, True])
+def test_no_reserved_granule_in_a_half_without_tables(
+    regime: str, granule: str, upper: bool
+) -> None:
+    """TG0 0b11 and TG1 0b00 are reserved, whatever EPD says (TCR_EL1)."""
+    p = table_params(regime, granule, 42, upper=upper)
+    tcr = registers_of(p)["TCR_EL1" if regime == EL1 else "TCR_EL2"]
+    assert tcr >> 14 & 3 != 0b11
+    assert tcr >> 30 & 3 != 0b00
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flags", "needed"),
+    [
+        ((EL1, "4K", 48), {}, ()),
+        ((EL1, "4K", 25), {}, ()),
+        ((EL1, "4K", 24), {}, ("FEAT_TTST",)),
+        ((STAGE2, "4K", 25), {"start": 3}, ("FEAT_TTST",)),
+        ((EL1, "64K", 52), {}, ("FEAT_LVA",)),
+        ((EL1, "64K", 52), {"lpa": True}, ("FEAT_LVA", "FEAT_LPA")),
+        ((STAGE2, "64K", 52), {"lpa": True}, ("FEAT_LPA",)),
+        ((EL2, "16K", 48), {"ds": True}, ("FEAT_LPA2",)),
+        ((EL20, "4K", 48), {"ha": True, "hpd": True}, ("FEAT_VHE", "FEAT_HAFDBS", "FEAT_HPDS")),
+        ((STAGE2, "4K", 40), {"fwb": True}, ("FEAT_S2FWB",)),
+    ],
+)
+def test_features_needed(
+    arguments: tuple[str, str, int], flags: dict[str, object], needed: tuple[str, ...]
+) -> None:
+    assert features_needed(table_params(*arguments, **flags)) == needed  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from test_boards_fdt import END, blob, node, prop
 from ttbr.cli import main
 
 SEATTLE = ["--va-bits", "39", "--era", "4.1", "--image", "0x8000080000"]
@@ -93,6 +94,27 @@ def test_bad_use_is_one_line(
     assert len(error.splitlines()) == 1
 
 
+@pytest.mark.parametrize("cells", [b"", bytes(8)])
+@pytest.mark.parametrize("image", [[], ["--image", "0x80000000"]])
+def test_a_board_without_ram(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, cells: bytes, image: list[str]
+) -> None:
+    """The device tree of a machine whose boot loader fills the memory node in."""
+    empty = prop(0, (1).to_bytes(4, "big")), prop(15, (1).to_bytes(4, "big"))
+    memory = [node(b"memory@0", prop(27, b"memory\0"), prop(39, cells))] if cells else []
+    names = b"#address-cells\0#size-cells\0device_type\0reg\0"
+    path = tmp_path / "b.dtb"
+    path.write_bytes(blob(node(b"", *empty, *memory) + END, names))
+    assert ask(capsys, "boards", str(path))[0] == 0
+    status, text, error = ask(capsys, "plan", str(path), "--va-bits", "39", "--era", "6.1", *image)
+    assert (status, text, error) == (2, "", "ttbr plan: b: the board has no RAM\n")
+
+
+def test_the_image_is_put_where_it_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    _, text, _ = ask(capsys, "plan", "altra-2s", "--va-bits", "48", "--era", "5.4")
+    assert "image 0x90080000-" in text  # the first window of RAM has 1 MiB
+
+
 def saved_plan(capsys: pytest.CaptureFixture[str], folder: Path, *words: str) -> Path:
     _, text, _ = ask(capsys, "plan", *words, "--json")
     path = folder / "plan.json"
@@ -101,7 +123,7 @@ def saved_plan(capsys: pytest.CaptureFixture[str], folder: Path, *words: str) ->
 
 
 def test_a_plan_is_built_and_read_back(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    plan = saved_plan(capsys, tmp_path, "seattle", *SEATTLE)
+    plan = saved_plan(capsys, tmp_path, "seattle", *SEATTLE, "--idmap-text", "0x8000080000")
     tables = tmp_path / "tables.bin"
     status, text, _ = ask(capsys, "build", str(plan), "-o", str(tables), "--json")
     assert status == 0
@@ -137,7 +159,8 @@ def test_a_budget_that_is_too_small(capsys: pytest.CaptureFixture[str], tmp_path
     plan = saved_plan(capsys, tmp_path, "seattle", *SEATTLE)
     status, _, error = ask(capsys, "build", str(plan), "--budget", "3")
     assert status == 2
-    assert "needs 15 tables, the budget is 3" in error
+    assert "needs 15 tables (1 at level 0, " in error
+    assert error.endswith("the budget is 3\n")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ttbr.errors import InvalidError, UnsupportedError
-from ttbr.linux.config import configure
+from ttbr.linux.config import check_placement, configure, default_image
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,37 @@ def test_52_bit_kernels_fall_back(page: str, va52: bool, actual: int) -> None:
     config = configure("6.12", page, 52, 0x80000000, va52=va52)
     assert config.va_bits_actual == actual
     assert config.va_bits_min == (47 if page == "16K" else 48)
+
+
+def test_vhe_came_in_4_6() -> None:
+    assert configure("4.6", "4K", 48, 0x80080000, vhe=True).vhe
+    with pytest.raises(UnsupportedError, match=r"VHE: since Linux 4\.6, not in 4\.5"):
+        configure("4.5", "4K", 48, 0x80080000, vhe=True)
+
+
+def test_the_idmap_pages_are_inside_the_image() -> None:
+    image = configure("6.1", "64K", 42, 0x80000000).image
+    assert image.text == image.hyp == 0x807F0000
+    small = configure("6.1", "4K", 39, 0x80000000, image_end=0x80001000).image
+    assert small.text == 0x80000000
+
+
+def test_the_default_image_is_in_the_first_window_with_room() -> None:
+    memory = [(0x90000000, 1 << 30), (0x80000000, 1 << 20)]
+    assert default_image(memory, "5.8", "4K") == 0x90000000
+    assert default_image(memory, "5.7", "64K") == 0x90080000
+    assert default_image([(0x80100000, 1 << 30)], "6.1", "4K") == 0x80200000
+    with pytest.raises(InvalidError, match="no RAM"):
+        default_image([], "6.1", "4K")
+    with pytest.raises(InvalidError, match="no window of RAM has room"):
+        default_image(memory[1:], "6.1", "4K")
+
+
+def test_early_images_must_be_text_offset_above_a_boundary() -> None:
+    check_placement(configure("4.5", "4K", 39, 0x8000080000))
+    check_placement(configure("4.6", "4K", 39, 0x8000090000))
+    with pytest.raises(UnsupportedError, match="must start 0x80000 above a boundary of 0x200000"):
+        check_placement(configure("4.5", "4K", 39, 0x8000090000))
 
 
 def test_text_offset_went_away() -> None:

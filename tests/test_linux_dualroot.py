@@ -150,7 +150,10 @@ def test_the_id_maps_entry_is_taken() -> None:
 
 
 def test_a_form_that_does_not_serve_the_window() -> None:
-    with pytest.raises(UnsupportedError, match="ROOT_SELF would serve it, not CHILD_SELF"):
+    with pytest.raises(
+        UnsupportedError,
+        match=r"not .R\[0\] refers to T and .*, but .R\[0\] refers to R. serves it",
+    ):
         dual_root(
             granule("4K"), 24, 25, region(1 << 38, 0, 0x1000),
             arena=Arena.at(TABLES), form=Form.CHILD_SELF,

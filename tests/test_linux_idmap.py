@@ -76,7 +76,7 @@ def test_a_straddling_image_is_refused_or_supported() -> None:
         id_map(configure("4.1", "4K", 39, start, image_end=end))
     assert "\n" not in str(refused.value)
     # From 4.2 on only one page is mapped; its own address decides.
-    low = configure("4.2", "4K", 39, start, image_end=end)
+    low = configure("4.2", "4K", 39, start, image_end=end, idmap_text=start)
     high = configure("4.2", "4K", 39, start, image_end=end, idmap_text=0x8000001000)
     assert (id_map(low).t0sz, id_map(high).t0sz) == (25, 24)
     assert id_map(configure("6.1", "4K", 39, start, image_end=end)).t0sz == 24

@@ -117,6 +117,61 @@ def test_regions_of_4k_39(
     assert fixaddr_top is None or layout.fixaddr_top == top + fixaddr_top
 
 
+# page, V: log2 of the size of vmemmap is V - 1 less log2 of the page, plus 6 for a struct page.
+VMEMMAP_SHIFT = {
+    ("4K", 39): 32, ("4K", 48): 41, ("16K", 36): 27, ("16K", 47): 38, ("64K", 42): 31,
+    ("64K", 48): 37,
+}  # fmt: skip
+MIB = 1 << 20
+# Release, modules above the middle of the kernel's half and their size in MiB, vmemmap and fixmap
+# below the top of the address space: (in sizes of vmemmap, in MiB).
+AFTER_THE_FLIP = [
+    ("5.4", 128, 128, (1, 2), (1, 24 - 2)),
+    ("5.10", 128, 128, (1, 2), (1, 22)),
+    ("5.11", 0, 128, (2, 0), (2, 32)),
+    ("6.4", 0, 128, (2, 0), (2, 32)),
+    ("6.5", 0, 2048, (2, 0), (2, 32)),
+    ("6.8", 0, 2048, (2, 0), (2, 32)),
+    ("6.9", 0, 2048, (1, 1024), (0, 8)),
+    ("6.12", 0, 2048, (1, 1024), (0, 8)),
+]
+
+
+@pytest.mark.parametrize(("page", "bits"), VMEMMAP_SHIFT)
+@pytest.mark.parametrize(("release", "start", "size", "vmemmap", "fixmap"), AFTER_THE_FLIP)
+def test_regions_after_the_flip(
+    release: str,
+    start: int,
+    size: int,
+    vmemmap: tuple[int, int],
+    fixmap: tuple[int, int],
+    page: str,
+    bits: int,
+) -> None:
+    layout = kernel_layout(configure(release, page, bits, 0x80000000))
+    top, window = 1 << 64, 1 << VMEMMAP_SHIFT[page, bits]
+    assert layout.page_offset == top - (1 << bits)
+    first = top - (1 << (bits - 1)) + start * MIB
+    assert layout.modules == (first, first + size * MIB)
+    assert layout.kimage == first + size * MIB
+    assert layout.vmemmap[0] == top - vmemmap[0] * window - vmemmap[1] * MIB
+    assert layout.vmemmap[1] - layout.vmemmap[0] == window
+    assert layout.fixaddr_top == top - fixmap[0] * window - fixmap[1] * MIB
+
+
+@pytest.mark.parametrize(("page", "bits"), VMEMMAP_SHIFT)
+@pytest.mark.parametrize("release", ["4.6", "4.7", "5.3"])
+def test_regions_before_the_flip(release: str, page: str, bits: int) -> None:
+    layout = kernel_layout(configure(release, page, bits, 0x80000000))
+    top, window = 1 << 64, 1 << VMEMMAP_SHIFT[page, bits]
+    assert layout.page_offset == top - (1 << (bits - 1))
+    assert layout.modules == (top - (1 << bits), top - (1 << bits) + 128 * MIB)
+    assert layout.kimage == layout.modules[1]
+    if release != "4.6":
+        assert layout.vmemmap == (layout.page_offset - window, layout.page_offset)
+        assert layout.fixaddr_top == layout.vmemmap[0] - 20 * MIB
+
+
 def test_page_offset_flipped() -> None:
     before, after = (kernel_layout(configure(r, "4K", 39, 0x80080000)) for r in ("5.3", "5.4"))
     assert before.page_offset == 0xFFFFFFC000000000
@@ -191,6 +246,16 @@ def test_memory_below_the_image_was_lost() -> None:
 def test_a_52_bit_kernel_on_a_48_bit_cpu() -> None:
     linear = linear_map(configure("6.12", "4K", 52, 0x40200000), [(0x40000000, GIB)])
     assert linear.first == 0xFFFF000000000000
+    # The macro is -2^VA_BITS all the same.
+    layout = kernel_layout(configure("6.12", "4K", 52, 0x40200000))
+    assert (layout.page_offset, layout.linear[0]) == (0xFFF0000000000000, 0xFFFF000000000000)
+
+
+def test_memory_beyond_48_bits_needs_lpa2_since_6_14() -> None:
+    memory, image = [((1 << 48) - GIB, 2 * GIB)], (1 << 48) - GIB
+    for release, va52, end in (("6.13", False, GIB), ("6.14", False, 0), ("6.14", True, GIB)):
+        config = configure(release, "4K", 52, image, pa_bits=52, va52=va52)
+        assert linear_map(config, memory).ram[-1][1] == (1 << 48) + end
 
 
 def test_kaslr_lowers_memstart() -> None:

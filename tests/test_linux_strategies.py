@@ -10,7 +10,7 @@ from ttbr.build import Arena, features_of_params
 from ttbr.errors import InvalidError
 from ttbr.linux.config import KernelConfig, configure
 from ttbr.linux.realise import Realised, measure, realise
-from ttbr.linux.strategies import STRATEGIES, plan, plans
+from ttbr.linux.strategies import STRATEGIES, plan, plans, shipped
 from ttbr.switch.assembly import assemble
 from ttbr.switch.interpreter import run
 from ttbr.switch.program import Isb, Layout, Msr
@@ -66,8 +66,8 @@ def test_what_serves_a_board(board: str) -> None:
     assert {p.strategy.name for p in found if p.applicable} == set(SERVES[board].split())
     for p in found:
         assert "\n" not in p.why_not
-        # The literal level-skip has tables all the same.
-        shown = p.strategy.name == "level-skip" and "0b01" in p.why_not
+        # What cannot work has tables all the same, to show that it does not.
+        shown = (p.strategy.name, bool(p.roots)) in {("level-skip", True), ("mmu-off-narrow", True)}
         assert bool(p.roots) is ((p.applicable and p.strategy.name != "vhe") or shown)
 
 
@@ -163,7 +163,11 @@ def test_a_plan_says_its_release() -> None:
         ("xgene 4K/39", "level-skip-v1", "no level to skip"),
         ("lx2160a 4K/39", "single-split", "IDMAP intersecting with HYP VA, unable to continue"),
         ("m1 max 16K/36", "level-skip-v3", "not all RAM|no block|page under one T0SZ"),
-        ("52 bits", "separate", "since Linux 6.9"),
+        ("52 bits", "separate", "rules of Linux 3.11 to 4.7 only.*since Linux 6.9"),
+        ("seattle 4K/39", "mmu-off-narrow", "is above 2.39: the next instruction"),
+        ("m1 max 16K/36", "mmu-off-narrow", "is above 2.36: the next instruction"),
+        ("xgene 4K/39", "mmu-off-narrow", "the same as mmu-off"),
+        ("lx2160a 4K/39", "mmu-off-narrow", "IDMAP intersecting|the same as mmu-off"),
     ],
 )
 def test_why_not(board: str, name: str, why: str) -> None:
@@ -224,7 +228,7 @@ def test_a_board_without_the_image() -> None:
     ("board", "release", "base", "t0sz", "slot", "serves"),
     [
         ("seattle", "4.1", 0x8000000000, 24, 1, "merged-root"),
-        ("sbsa-ref", "4.1", 0x10000000000, 23, 2, "merged-root"),
+        ("sbsa-ref", "4.5", 0x10000000000, 23, 2, "merged-root"),
         ("altra-ava", "5.4", 0x807F6C00000, 20, 16, "merged-root"),
         ("xgene1", "4.1", 0x4000000000, 25, 0, "separate"),
         ("lx2160a", "5.6", 0x80000000, 25, 0, "single-split"),
@@ -240,3 +244,99 @@ def test_boards_of_the_catalogue(
     assert STRATEGIES[serves].ships_in(config.release)
     assert found.boot_t0sz == t0sz
     assert config.image.hyp >> 39 == slot
+
+
+@pytest.mark.parametrize(
+    ("release", "base", "name"),
+    [
+        ("3.18", 0x80000000, "separate"),
+        ("4.1", 0x4000000000, "separate"),
+        ("4.1", 0x8000000000, "merged-root"),
+        ("4.7", 0x80000000, "separate"),
+        ("4.8", 0x80000000, "single-split"),
+        ("5.9", 0x8000000000, "merged-root"),
+        ("5.10", 0x80000000, "wide-hyp"),
+        ("6.8", 0x8000000000, "wide-hyp"),
+        ("6.9", 0x80000000, "always-48"),
+    ],
+)
+def test_what_a_release_runs_with(release: str, base: int, name: str) -> None:
+    config = kernel(release, "4K", 39, base)
+    assert shipped(config) == name
+    assert STRATEGIES[name].ships_in(config.release)
+    assert plan(name, config, [(base, GIB)]).applicable
+
+
+@pytest.mark.parametrize(
+    ("release", "name"), [("4.16", "single-split"), ("5.9", "single-split"), ("5.15", "wide-hyp")]
+)
+def test_a_wider_root_for_52_bit_addresses(release: str, name: str) -> None:
+    """64K pages and 48 bits with RAM above 2^48: the same levels, 128 entries (fa2a8445b1d3)."""
+    base = 1 << 48
+    config = configure(release, "64K", 48, base + 0x80000, pa_bits=52)
+    memory = [(base, 4 * GIB)]
+    assert shipped(config) == name
+    found = plan(name, config, memory)
+    assert found.applicable, found.why_not
+    assert (found.boot_t0sz, found.run_t0sz) == (15, 15)
+    assert "FEAT_LVA" in found.needs
+    done = realise(found, Arena.at(base + (1 << 26), config.granule))
+    first, last = regimes(done)
+    for regime, va in ((first, config.image.hyp), (last, found.runtime)):
+        seen = translate(done.tables[0].memory(), regime, va, EXECUTE)
+        assert isinstance(seen, Mapping)
+        assert seen.pa == config.image.hyp
+    assert "no extra level" in plan("merged-root", config, memory).why_not
+
+
+@pytest.mark.parametrize("name", ["merged-root", "shared-idmap", "dedicated-root"])
+def test_a_slot_of_zero_is_refused(name: str) -> None:
+    config = configure(
+        "5.9", "4K", 39, 0x7FFFC80000, image_end=0x8000400000,
+        idmap_text=0x8000001000, hyp_text=0x7FFFD00000,
+    )  # fmt: skip
+    found = plan(name, config, [(0x7F00000000, 16 * GIB)])
+    assert "its slot would be 0, which the HYP tables have" in found.why_not
+    assert shipped(config) == "merged-root"
+
+
+def test_under_vhe_nothing_else_is_planned() -> None:
+    config = kernel("6.1", "4K", 48, 0x8000000000, vhe=True)
+    assert shipped(config) == "vhe"
+    for found in plans(config, SEATTLE):
+        wanted = "" if found.strategy.name == "vhe" else "the kernel runs at EL2"
+        assert found.why_not == wanted
+
+
+@pytest.mark.parametrize(("release", "ps"), [("4.4", 2), ("4.5", 5)])
+def test_the_output_size_was_40_bits(release: str, ps: int) -> None:
+    config = configure(release, "4K", 39, 0x8000080000)
+    done = realise(plan("merged-root", config, SEATTLE), Arena.at(0x8002000000, config.granule))
+    for tcr in (done.values["tcr"], done.values["run_tcr"], done.tables[0].registers["TCR_EL2"]):
+        assert tcr >> 16 & 7 == ps
+
+
+def test_an_address_beyond_the_output_size() -> None:
+    base = 0x10000000000
+    config = configure("4.4", "4K", 39, base + 0x80000)
+    found = plan("merged-root", config, [(base, 4 * GIB)])
+    assert "TCR_EL2.PS says 40 bits in Linux 4.4" in found.why_not
+    done = realise(found, Arena.at(base + (1 << 26), config.granule))
+    assert done.values["tcr"] >> 16 & 7 == 2
+    regime, _ = regimes(done)
+    fault = translate(done.tables[0].memory(), regime, config.image.hyp, EXECUTE)
+    assert not isinstance(fault, Mapping)
+    assert "ddress size" in str(fault)
+
+
+def test_a_52_bit_kernel_on_a_48_bit_cpu_before_5_12() -> None:
+    config = configure("5.11", "64K", 52, (1 << 48) + 0x80000, pa_bits=52)
+    found = plan("wide-hyp", config, [(1 << 48, 4 * GIB)])
+    assert "on a CPU without 52-bit VAs: below the minimum of 16" in found.why_not
+
+
+def test_the_narrow_tables_do_not_have_the_code() -> None:
+    done = made("seattle 4K/39", "mmu-off-narrow")
+    _, last = regimes(done)
+    fault = translate(done.tables[0].memory(), last, done.entry, EXECUTE)
+    assert not isinstance(fault, Mapping)

@@ -18,7 +18,6 @@ All keys but ``name``, ``va``, ``pa`` and ``size`` belong to the attributes, and
 they become a value and back.
 """
 
-import json
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from typing import Generic, TypeVar
 
 from ttbr.arch.geometry import PA, VA
 from ttbr.errors import InvalidError, UnreadableError
+from ttbr.tomltext import parse_toml, quoted
 
 __all__ = ["Region", "RegionMap", "format_regions", "parse_regions"]
 
@@ -179,7 +179,9 @@ class RegionMap(Generic[A]):
 def _why(region: Region[A], mask: int) -> str:
     """What is wrong with a *region* that a map with pages of *mask* + 1 bytes refuses."""
     for field, value in (("va", region.va), ("pa", region.pa), ("size", region.size)):
-        if value < 0 or value & mask:
+        if value < 0:
+            return f"{field} {value:#x} is negative"
+        if value & mask:
             return f"{field} {value:#x} is not a multiple of the page, {mask + 1:#x}"
     if not region.size:
         return f"size 0 at va {region.va:#x}"
@@ -191,10 +193,8 @@ def _by_va(region: Region[A]) -> int:
 
 
 NUMBERS = ("va", "pa", "size")
-# Some 50,000 regions. The TOML parser's time is quadratic in the length of a dotted key, hence the
-# second limit.
+# Some 50,000 regions.
 MAX_TEXT = 8 << 20
-MAX_LINE = 2000
 
 
 def parse_regions(
@@ -207,16 +207,7 @@ def parse_regions(
     when not given. `UnreadableError` for text that is not of this form, `InvalidError` as
     `RegionMap`.
     """
-    import tomllib
-
-    if len(text) > MAX_TEXT or max(map(len, text.split("\n"))) > MAX_LINE:
-        raise UnreadableError(
-            f"{source}: more than {MAX_TEXT} characters of TOML, or {MAX_LINE} in a line"
-        )
-    try:
-        table = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UnreadableError(f"{source}: not TOML: {error or 'nested too deeply'}") from None
+    table = parse_toml(text, source, MAX_TEXT)
     unknown = sorted(set(table) - {"page", "region"})
     if unknown:
         raise UnreadableError(f"{source}: {unknown[0]!r} is neither page nor region")
@@ -237,9 +228,9 @@ def format_regions(
     """*regions* as the TOML text that `parse_regions` takes; *describe* gives the other keys."""
     lines = [f"page = {regions.page_size:#x}"]
     for region in regions:
-        lines += ["", "[[region]]", f"name = {_value(region.name)}"]
+        lines += ["", "[[region]]", f"name = {quoted(region.name)}"]
         lines += [f"{field} = {getattr(region, field):#x}" for field in NUMBERS]
-        lines += [f"{key} = {_value(value)}" for key, value in describe(region.attributes).items()]
+        lines += [f"{key} = {quoted(value)}" for key, value in describe(region.attributes).items()]
     return "\n".join(lines) + "\n"
 
 
@@ -262,8 +253,3 @@ def _number(value: object, where: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise UnreadableError(f"{where} must be a whole number")
     return value
-
-
-def _value(value: str | int | bool) -> str:
-    # JSON writes these as TOML does, but for DEL, which TOML wants escaped.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -4,10 +4,11 @@
 ``/proc/iomem``, a kernel log with the UEFI memory map, or a small TOML.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from ttbr.boards import catalogue, devicetree, iomem, toml, uefi
-from ttbr.boards.board import Board, Window
+from ttbr.boards.board import Board, Window, devices_in_ram
 from ttbr.boards.fdt import MAGIC
 from ttbr.boards.toml import format_board
 from ttbr.errors import InvalidError, UnreadableError
@@ -45,11 +46,18 @@ def load(name_or_path: str | Path) -> Board:
 def read(data: bytes, source: str) -> Board:
     """The board that the content *data* of a file describes; its form is found from the content.
 
-    *source* is the file's name, for the errors and as the board's name. `UnreadableError` when the
+    *source* is the file's name, for the errors and as the board's name. A note is added for each
+    device window that overlaps RAM. `UnreadableError` when the
     form is not known or *data* breaks its rules; `InvalidError` when RAM overlaps.
     """
     if len(data) > MAX_FILE:
         raise UnreadableError(f"{source}: larger than {MAX_FILE >> 20} MiB, no board description")
+    board = _read(data, source)
+    new = tuple(note for note in devices_in_ram(board) if note not in board.notes)
+    return replace(board, notes=board.notes + new) if new else board
+
+
+def _read(data: bytes, source: str) -> Board:
     name = source.rsplit(".", 1)[0] or source
     if data.startswith(MAGIC):
         return devicetree.read(data, name, source)
@@ -74,5 +82,5 @@ def _no_such(name: str) -> str:
     from difflib import get_close_matches
 
     near = get_close_matches(name, names(), 3)
-    hint = f"did you mean {', '.join(near)}?" if near else "`names()` lists the catalogue"
+    hint = f"did you mean {', '.join(near)}?" if near else "`ttbr boards` lists the catalogue"
     return f"no such file, and no board of that name; {hint}"

@@ -5,6 +5,7 @@ included: the content of Linux's ``memblock.memory``, whose ends decide the line
 layout. `Board.reserved` says which parts of it (or beside it) are not free.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,7 +13,7 @@ from itertools import pairwise
 from ttbr.arch.geometry import PA
 from ttbr.errors import InvalidError
 
-__all__ = ["ADDRESS_LIMIT", "Board", "Window", "merge_adjacent"]
+__all__ = ["ADDRESS_LIMIT", "Board", "Window", "devices_in_ram", "merge_adjacent"]
 
 ADDRESS_LIMIT = 1 << 64
 
@@ -72,12 +73,28 @@ class Board:
         for low, high in pairwise(self.memory):
             if low.last >= high.start:
                 where = self.source or self.name
-                raise InvalidError(f"{where}: RAM {low} overlaps RAM {high}")
+                raise InvalidError(f"{where}: {_ram(low)} overlaps {_ram(high)}")
 
     @property
     def ram(self) -> tuple[Window, ...]:
         """`memory` with windows that touch made one; the name is kept where all agree."""
         return merge_adjacent(self.memory)
+
+
+def _ram(window: Window) -> str:
+    """``RAM node 0 0x0-0xfff``; the name may say already that it is RAM."""
+    return f"{window}" if "RAM" in window.name else f"RAM {window}"
+
+
+def devices_in_ram(board: Board) -> tuple[str, ...]:
+    """A sentence for each device window that overlaps RAM."""
+    ram = board.ram
+    found = []
+    for device in board.mmio:
+        at = bisect_right(ram, device.last, key=lambda window: window.start) - 1
+        if at >= 0 and ram[at].last >= device.start:
+            found.append(f"device window {device} overlaps {_ram(ram[at])}")
+    return tuple(found)
 
 
 def merge_adjacent(windows: Iterable[Window]) -> tuple[Window, ...]:

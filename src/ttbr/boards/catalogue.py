@@ -4,8 +4,9 @@ from functools import cache
 from importlib.resources import files
 
 from ttbr.boards.board import Board
-from ttbr.boards.toml import board_from_table, parse_table
+from ttbr.boards.toml import MAX_TEXT, board_from_table
 from ttbr.errors import UnreadableError
+from ttbr.tomltext import parse_toml
 
 __all__ = ["boards"]
 
@@ -15,7 +16,8 @@ FILE = "catalogue.toml"
 @cache
 def boards() -> dict[str, Board]:
     """Every board of the catalogue by its name, in the order of the file."""
-    rows = parse_table((files(__package__) / FILE).read_text("utf-8"), FILE).get("board")
+    text = (files(__package__) / FILE).read_text("utf-8")
+    rows = parse_toml(text, FILE, MAX_TEXT).get("board")
     if not isinstance(rows, list):
         raise UnreadableError(f"{FILE}: no [[board]]")
     found: dict[str, Board] = {}

@@ -17,40 +17,24 @@
 Only ``name`` and one ``[[memory]]`` are required.
 """
 
-import json
 from collections.abc import Mapping
 
 from ttbr.arch.geometry import PA
 from ttbr.boards.board import Board, Window
 from ttbr.errors import InvalidError, UnreadableError
+from ttbr.tomltext import parse_toml, quoted
 
-__all__ = ["board_from_table", "format_board", "parse_table", "read"]
+__all__ = ["MAX_TEXT", "board_from_table", "format_board", "read"]
 
 TEXTS = ("title", "source", "confidence")
 WINDOWS = ("memory", "reserved", "mmio")
 CONFIDENCE = ("", "high", "medium", "low")
-# The parser's time is quadratic in the length of a dotted key, hence the second limit.
 MAX_TEXT = 1 << 18
-MAX_LINE = 2000
-
-
-def parse_table(text: str, source: str) -> dict[str, object]:
-    """The TOML document *text*; `UnreadableError`, with *source*, when it is none."""
-    import tomllib
-
-    if len(text) > MAX_TEXT or max(map(len, text.split("\n"))) > MAX_LINE:
-        raise UnreadableError(
-            f"{source}: more than {MAX_TEXT} characters of TOML, or {MAX_LINE} in a line"
-        )
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UnreadableError(f"{source}: not TOML: {error or 'nested too deeply'}") from None
 
 
 def read(text: str, source: str) -> Board:
     """The board in the TOML *text*; `UnreadableError` or `InvalidError` naming file and field."""
-    return board_from_table(parse_table(text, source), source)
+    return board_from_table(parse_toml(text, source, MAX_TEXT), source)
 
 
 def board_from_table(table: Mapping[str, object], where: str) -> Board:
@@ -84,19 +68,14 @@ def board_from_table(table: Mapping[str, object], where: str) -> Board:
 
 def format_board(board: Board) -> str:
     """*board* as the TOML text that `read` takes back to an equal board."""
-    lines = [f"name = {_quoted(board.name)}"]
-    lines += [f"{field} = {_quoted(getattr(board, field))}" for field in TEXTS]
-    lines += ["notes = [", *(f"    {_quoted(note)}," for note in board.notes), "]"]
+    lines = [f"name = {quoted(board.name)}"]
+    lines += [f"{field} = {quoted(getattr(board, field))}" for field in TEXTS]
+    lines += ["notes = [", *(f"    {quoted(note)}," for note in board.notes), "]"]
     for field in WINDOWS:
         for window in getattr(board, field):
             lines += ["", f"[[{field}]]", f"start = {window.start:#x}", f"size = {window.size:#x}"]
-            lines.append(f"name = {_quoted(window.name)}")
+            lines.append(f"name = {quoted(window.name)}")
     return "\n".join(lines) + "\n"
-
-
-def _quoted(text: str) -> str:
-    # A JSON string is a TOML basic string, but for DEL, which TOML wants escaped.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _text(table: Mapping[str, object], field: str, where: str) -> str:

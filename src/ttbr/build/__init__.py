@@ -30,11 +30,17 @@ from ttbr.build.builder import Layout, build, estimate, layout
 from ttbr.build.edit import Editor
 from ttbr.build.elf import write_elf
 from ttbr.build.mair import Mair
-from ttbr.build.params import features_of_params, regime_name, registers_of, table_params
+from ttbr.build.params import (
+    features_needed,
+    features_of_params,
+    regime_name,
+    registers_of,
+    table_params,
+)
 from ttbr.build.plan import Estimate
 from ttbr.build.raw import RawTables
 from ttbr.build.steps import Barrier, Invalidate, Step, Write, WriteTable
-from ttbr.build.tables import Tables
+from ttbr.build.tables import Root, Tables, TableSet
 from ttbr.build.writers import assembly, c_header, rust_source, write_binary
 
 __all__ = [
@@ -58,7 +64,9 @@ __all__ = [
     "Layout",
     "Mair",
     "RawTables",
+    "Root",
     "Step",
+    "TableSet",
     "Tables",
     "Write",
     "WriteTable",
@@ -70,6 +78,7 @@ __all__ = [
     "describe",
     "encode",
     "estimate",
+    "features_needed",
     "features_of_params",
     "layout",
     "regime_name",

@@ -1,15 +1,15 @@
-"""Tables as an ELF object: a section for each contiguous piece, symbols for the root and registers.
+"""Tables as an ELF object: a section for each contiguous piece, symbols for roots and registers.
 
 ET_REL for EM_AARCH64, little-endian. ``<name>_root`` and ``<name>_<address>`` are in their
-sections; ``<name>_TCR_EL1`` and the other registers are absolute symbols.
+sections; ``<name>_TCR_EL1`` and the other values are absolute symbols.
 """
 
 import struct
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from ttbr.build.tables import Tables
-from ttbr.build.writers import Section, sections
+from ttbr.build.tables import Tables, TableSet
+from ttbr.build.writers import Section, as_set, sections
 
 __all__ = ["write_elf"]
 
@@ -53,7 +53,7 @@ class _Headers:
         self.end += size
 
 
-def _symbols(tables: Tables, name: str, pieces: list[Section], strings: _Strings) -> bytes:
+def _symbols(values: dict[str, int], name: str, pieces: list[Section], strings: _Strings) -> bytes:
     """The symbol table: the null symbol, then global ones only."""
     symbols = [bytes(_SYM.size)]
 
@@ -63,19 +63,18 @@ def _symbols(tables: Tables, name: str, pieces: list[Section], strings: _Strings
 
     for number, piece in enumerate(pieces, 1):
         add(f"{piece.address:x}", _GLOBAL_OBJECT, number, 0, piece.size)
-        if piece.has_root:
-            at = piece.root - piece.address
-            add("root", _GLOBAL_OBJECT, number, at, tables.params.root_size)
-    for register, value in tables.registers.items():
-        add(register, _GLOBAL_NOTYPE, _SHN_ABS, value, 0)
+        for root in piece.roots:
+            add(root.name, _GLOBAL_OBJECT, number, root.address - piece.address, root.size)
+    for label, value in values.items():
+        add(label, _GLOBAL_NOTYPE, _SHN_ABS, value, 0)
     return b"".join(symbols)
 
 
-def write_elf(tables: Tables, file: BinaryIO, name: str = "tables") -> None:
+def write_elf(tables: Tables | TableSet, file: BinaryIO, name: str = "tables") -> None:
     """Write the object to *file*, table bytes straight from the arena."""
     pieces = sections(tables, name)
     strings, headers = _Strings(), _Headers()
-    symbols = _symbols(tables, name, pieces, strings)
+    symbols = _symbols(as_set(tables).values, name, pieces, strings)
     for piece in pieces:
         flags = _SHF_WRITE | _SHF_ALLOC
         headers.add(piece.name, _SHT_PROGBITS, piece.size, flags, piece.align)

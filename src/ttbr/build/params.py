@@ -24,7 +24,14 @@ from ttbr.arch.regime import (
 from ttbr.arch.registers import REGISTERS
 from ttbr.errors import InvalidError
 
-__all__ = ["features_of_params", "regime_name", "registers_of", "stage2_start", "table_params"]
+__all__ = [
+    "features_needed",
+    "features_of_params",
+    "regime_name",
+    "registers_of",
+    "stage2_start",
+    "table_params",
+]
 
 _EL = {EL1: 1, EL20: 2, EL2: 2, EL3: 3}
 INNER_SHAREABLE, WRITE_BACK = 0b11, 0b01
@@ -116,6 +123,31 @@ def features_of_params(p: WalkParams) -> Features:
     return Features(pa_bits=48 if narrow else 52, xnx=p.xnx)
 
 
+def features_needed(p: WalkParams) -> tuple[str, ...]:
+    """The features without which a CPU does not take the registers of *p*.
+
+    T0SZ above 39 and stage 2 of 4K from level 3 on are FEAT_TTST; more than 48 bits of input are
+    FEAT_LVA at stage 1 with 64K, and part of the 52-bit formats elsewhere (TCR_EL1.T0SZ,
+    VTCR_EL2.SL0).
+    """
+    small_start = p.stage == 2 and p.granule.shift == 12 and p.start_level == LAST_LEVEL
+    rows = {
+        "FEAT_VHE": regime_name(p) == EL20,
+        "FEAT_SEL2": p.secure and regime_name(p) in (EL2, EL20),
+        "FEAT_TTST": p.input_bits < 64 - 39 or small_start,
+        "FEAT_LVA": p.stage == 1 and p.granule.shift == 16 and p.input_bits > 48,
+        "FEAT_LPA": p.form is OA_64K_LPA and p.output_bits == 52,
+        "FEAT_LPA2": p.form is OA_LPA2,
+        "FEAT_HAFDBS": p.ha or p.hd,
+        "FEAT_HPDS": p.hpd,
+        "FEAT_PAuth": p.tbid,
+        "FEAT_E0PD": p.e0pd,
+        "FEAT_PAN3": p.pan3,
+        "FEAT_S2FWB": p.fwb,
+    }
+    return tuple(name for name, needed in rows.items() if needed)
+
+
 def registers_of(*params: WalkParams) -> dict[str, int]:
     """The registers for one half, both halves of a regime, or those and stage 2.
 
@@ -155,7 +187,9 @@ def _stage1_registers(halves: list[WalkParams]) -> dict[str, int]:
     values["HA"], values["HD"] = _shared(halves, "ha"), _shared(halves, "hd")
     values["IPS" if regime in (EL1, EL20) else "PS"] = _PS[_shared(halves, "output_bits")]
     if regime in (EL1, EL20):
-        values |= {f"EPD{n}": 1 for n in (0, 1)}
+        # A half without tables has the other's granule: TG1 0b00 is reserved even with EPD1.
+        g = halves[0].granule
+        values |= {"EPD0": 1, "EPD1": 1, "TG0": g.tg0, "TG1": g.tg1}
         for p in halves:
             values |= _half_fields(p, str(int(p.upper)), p.granule.tg1 if p.upper else None)
     else:

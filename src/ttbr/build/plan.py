@@ -59,7 +59,7 @@ class Estimate:
     def text(self) -> str:
         """``12 tables (1 at level 0, 3 at level 1, 8 at level 2)``."""
         parts = ", ".join(f"{n} at level {level}" for level, n in self.tables.items() if n)
-        return f"{self.total} tables ({parts})"
+        return f"{self.total} table{'s' * (self.total != 1)} ({parts})"
 
 
 class Run(NamedTuple):

@@ -1,5 +1,8 @@
 """Built tables: the root, the memory that holds them, and the registers that go with them."""
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 from ttbr.arch.features import Features
 from ttbr.arch.regime import WalkParams
 from ttbr.build.arena import Arena
@@ -9,7 +12,35 @@ from ttbr.build.plan import Estimate
 from ttbr.memory.segments import SegmentMemory
 from ttbr.record import replace
 
-__all__ = ["Tables"]
+__all__ = ["Root", "TableSet", "Tables"]
+
+
+class Root(NamedTuple):
+    """A root of *size* bytes at *address*; *name* is its symbol where tables are written out."""
+
+    name: str
+    address: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class TableSet:
+    """What is written out together: all tables of *arena*, its *roots*, and named *values*."""
+
+    arena: Arena
+    roots: tuple[Root, ...]
+    values: dict[str, int]
+
+    @property
+    def page_count(self) -> int:
+        """Pages that the tables take; a smaller root counts as one."""
+        page = self.arena.granule.size
+        return sum(-(-segment.size // page) for segment in self.arena.segments)
+
+    @property
+    def first(self) -> int:
+        """The lowest address of a table."""
+        return self.arena.segments[0].address
 
 
 class Tables:
@@ -57,6 +88,12 @@ class Tables:
     def features(self) -> Features:
         """Features under which `registers` read back into equal parameters."""
         return features_of_params(self._params)
+
+    @property
+    def table_set(self) -> TableSet:
+        """All tables of the arena with this root and its registers."""
+        root = Root("root", self.root, self.params.root_size)
+        return TableSet(self.arena, (root,), self.registers)
 
     def memory(self) -> SegmentMemory:
         """The tables as memory for a walk."""

@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import BinaryIO
 
 from ttbr.build.builder import Layout
-from ttbr.build.tables import Tables
+from ttbr.build.tables import Root, Tables, TableSet
 from ttbr.errors import InvalidError
 from ttbr.memory.segments import Segment
 
@@ -25,20 +25,16 @@ MOST_HOLE = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Tables without a gap from *address* on; *parts* are their bytes."""
+    """Tables without a gap from *address* on; *parts* are their bytes, *roots* those among them."""
 
     name: str
     address: int
     parts: tuple[Segment, ...]
-    root: int
+    roots: tuple[Root, ...]
 
     @property
     def size(self) -> int:
         return self.parts[-1].end - self.address
-
-    @property
-    def has_root(self) -> bool:
-        return self.address <= self.root < self.address + self.size
 
     @property
     def align(self) -> int:
@@ -55,8 +51,14 @@ class Section:
         return [d for view in self.data() for (d,) in struct.iter_unpack("<Q", view)]
 
 
-def sections(tables: Tables, name: str = "tables") -> list[Section]:
+def as_set(tables: Tables | TableSet) -> TableSet:
+    """*tables* with what goes along with them."""
+    return tables.table_set if isinstance(tables, Tables) else tables
+
+
+def sections(tables: Tables | TableSet, name: str = "tables") -> list[Section]:
     """The contiguous pieces of all tables of the arena, in order of address."""
+    roots = as_set(tables).roots
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise InvalidError(f"name {name!r}: must be an identifier of C, Rust and the assembler")
     pieces: list[list[Segment]] = []
@@ -65,13 +67,15 @@ def sections(tables: Tables, name: str = "tables") -> list[Section]:
             pieces[-1].append(segment)
         else:
             pieces.append([segment])
-    return [
-        Section(f".ttbr.{name}.{parts[0].address:x}", parts[0].address, tuple(parts), tables.root)
-        for parts in pieces
-    ]
+    found = []
+    for parts in pieces:
+        start, end = parts[0].address, parts[-1].end
+        inside = tuple(root for root in roots if start <= root.address < end)
+        found.append(Section(f".ttbr.{name}.{start:x}", start, tuple(parts), inside))
+    return found
 
 
-def write_binary(tables: Tables | Layout, file: BinaryIO) -> int:
+def write_binary(tables: Tables | TableSet | Layout, file: BinaryIO) -> int:
     """Write a raw image to *file*; the address of its first byte is returned.
 
     A `Layout` is made and written a chunk at a time. Between windows the file has holes;
@@ -117,18 +121,19 @@ def _zero_runs(words: list[int]) -> Iterator[tuple[int, list[int]]]:
         at += len(stretch)
 
 
-def assembly(tables: Tables, name: str = "tables") -> str:
-    """GNU assembler source: a section for each piece, ``<name>_root``, and registers as symbols."""
+def assembly(tables: Tables | TableSet, name: str = "tables") -> str:
+    """GNU assembler source: a section for each piece, ``<name>_root``, and values as symbols."""
     lines = []
-    for register, value in tables.registers.items():
+    for register, value in as_set(tables).values.items():
         lines += [f"\t.globl {name}_{register}", f"\t.set {name}_{register}, {value:#x}"]
     for section in sections(tables, name):
         lines += ["", f'\t.section {section.name}, "aw", %progbits', f"\t.balign {section.align}"]
         label = f"{name}_{section.address:x}"
         lines += [f"\t.globl {label}", f"{label}:"]
-        if section.has_root:
-            root = f"{label} + {section.root - section.address:#x}"
-            lines += [f"\t.globl {name}_root", f"\t.set {name}_root, {root}"]
+        for root in section.roots:
+            place = f"{label} + {root.address - section.address:#x}"
+            symbol = f"{name}_{root.name}"
+            lines += [f"\t.globl {symbol}", f"\t.set {symbol}, {place}"]
         for _, stretch in _zero_runs(section.words()):
             if not stretch[0]:
                 lines.append(f"\t.zero {8 * len(stretch)}")
@@ -138,13 +143,19 @@ def assembly(tables: Tables, name: str = "tables") -> str:
     return "\n".join(lines) + "\n"
 
 
-def c_header(tables: Tables, name: str = "tables") -> str:
+def _constants(tables: Tables | TableSet) -> list[tuple[str, int]]:
+    """The values and the roots' addresses, under names in capitals."""
+    found = as_set(tables)
+    pairs = [*found.values.items(), *((root.name, root.address) for root in found.roots)]
+    return [(name.upper(), value) for name, value in pairs]
+
+
+def c_header(tables: Tables | TableSet, name: str = "tables") -> str:
     """A C header for one translation unit: an array for each piece, and macros for registers."""
     guard = f"TTBR_{name.upper()}_H"
     lines = [f"#ifndef {guard}", f"#define {guard}", "", "#include <stdint.h>", ""]
-    for register, value in tables.registers.items():
-        lines.append(f"#define {name.upper()}_{register} UINT64_C({value:#x})")
-    lines.append(f"#define {name.upper()}_ROOT UINT64_C({tables.root:#x})")
+    for constant, value in _constants(tables):
+        lines.append(f"#define {name.upper()}_{constant} UINT64_C({value:#x})")
     for section in sections(tables, name):
         words = section.words()
         place = f'__attribute__((used, aligned({section.align}), section("{section.name}")))'
@@ -157,12 +168,11 @@ def c_header(tables: Tables, name: str = "tables") -> str:
     return "\n".join([*lines, "", "#endif"]) + "\n"
 
 
-def rust_source(tables: Tables, name: str = "tables") -> str:
+def rust_source(tables: Tables | TableSet, name: str = "tables") -> str:
     """A Rust module: a static for each piece in its section, and constants for registers."""
     lines = []
-    for register, value in tables.registers.items():
-        lines.append(f"pub const {register}: u64 = {value:#x};")
-    lines.append(f"pub const ROOT: u64 = {tables.root:#x};")
+    for constant, value in _constants(tables):
+        lines.append(f"pub const {constant}: u64 = {value:#x};")
     for section in sections(tables, name):
         words = section.words()
         label = f"{name.upper()}_{section.address:X}"

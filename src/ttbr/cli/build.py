@@ -14,12 +14,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from ttbr.build import Tables
-    from ttbr.build.plan import Estimate
+    from ttbr.build import TableSet
+    from ttbr.report.built import Built
 
 SUFFIXES = {".bin": "bin", ".o": "elf", ".elf": "elf", ".s": "asm", ".h": "c", ".rs": "rust"}
 FORMATS = ("bin", "elf", "asm", "c", "rust")
 _LIMIT = 16 << 20
+# What the boot of a plan writes, by the names of `Realised.values`.
+_BOOT_REGISTERS = {
+    "TTBR0_EL2": "boot_ttbr0",
+    "TCR_EL2": "tcr",
+    "MAIR_EL2": "mair",
+    "SCTLR_EL2": "sctlr",
+}
 
 
 def configure(parser: "ArgumentParser") -> None:
@@ -28,7 +35,11 @@ def configure(parser: "ArgumentParser") -> None:
     parser.add_argument("-o", "--output", metavar="FILE", help="where to write the tables")
     parser.add_argument("--format", choices=FORMATS, help="default: by the suffix of FILE")
     parser.add_argument("--name", default="tables", help="symbol prefix in elf, asm, c, rust")
-    parser.add_argument("--base", metavar="ADDR", help="physical address of the first table")
+    parser.add_argument(
+        "--base",
+        metavar="ADDR",
+        help="physical address of the first table (default for plans: free RAM after the image)",
+    )
     parser.add_argument("--budget", type=int, metavar="N", help="at most N tables")
     parser.add_argument(
         "--estimate", action="store_true", help="only tell how many tables it takes"
@@ -42,9 +53,10 @@ def configure(parser: "ArgumentParser") -> None:
     group.add_argument("--ds", action="store_true", help="52-bit format of 4K and 16K (FEAT_LPA2)")
     group.add_argument("--lpa", action="store_true", help="52-bit format of 64K (FEAT_LPA)")
     group.add_argument("--output-bits", type=int, help="physical address size")
+    group.add_argument("--start", type=int, metavar="LEVEL", help="start level of stage 2")
 
 
-def _text(name: str) -> str:
+def text_of(name: str) -> str:
     try:
         with open(name, encoding="utf-8") as file:
             text = file.read(_LIMIT + 1)
@@ -61,38 +73,57 @@ def _base(options: "Namespace") -> int | None:
     return None if options.base is None else number(options.base, "--base", 52)
 
 
-def _from_plan(options: "Namespace", text: str) -> "tuple[Estimate | None, Tables | None]":
-    """The tables of a saved plan: all of its roots, in one arena."""
+def request_of(text: str, where: str) -> dict[str, object]:
+    """The request in saved plan *text*; `UnreadableError` names the file *where* if it is none."""
     import json
-
-    from ttbr.build import Arena
-    from ttbr.linux.realise import realise, table_base
-    from ttbr.linux.strategies import plan
 
     try:
         request = json.loads(text).get("request")
     except (ValueError, AttributeError, RecursionError):
         request = None
     if not isinstance(request, dict):
-        raise UnreadableError(f"{options.input}: not a plan: `ttbr plan --json` writes one")
+        raise UnreadableError(f"{where}: not a plan: `ttbr plan --json` writes one")
+    return request
+
+
+def _check_budget(options: "Namespace", total: int, counted: str) -> None:
+    if options.budget is not None and total > options.budget:
+        raise InvalidError(f"needs {counted}, the budget is {options.budget}")
+
+
+def _from_plan(options: "Namespace", text: str) -> "Built":
+    """The tables of a saved plan: all of its roots, in the board's RAM."""
+    from ttbr.build import features_needed
     from ttbr.cli.plan import replan
+    from ttbr.cli.plan_tables import arena_of, parts_of, set_of
+    from ttbr.linux.realise import realise
+    from ttbr.linux.strategies import plan
+    from ttbr.report.built import Built
 
-    board, config, strategy = replan(request, options.input)
+    board, config, strategy = replan(request_of(text, options.input), options.input)
     chosen = plan(strategy, config, board)
-    base = _base(options)
-    arena = Arena.at(table_base(chosen) if base is None else base, config.granule)
-    made = realise(chosen, arena)
-    count = len(made.tables[0].pages())
-    if options.budget is not None and count > options.budget:
-        raise InvalidError(f"needs {count} tables, the budget is {options.budget}")
-    return None, made.tables[0]
+    parts = parts_of(chosen)
+    total = sum(part.estimate.total for part in parts)
+    by_root = "; ".join(f"{part.name}: {part.estimate.text()}" for part in parts)
+    text = parts[0].estimate.text() if len(parts) == 1 else f"{total} tables ({by_root})"
+    _check_budget(options, total, text)
+    needs = tuple(dict.fromkeys(name for part in parts for name in features_needed(part.params)))
+    counted = tuple((part.name, part.estimate) for part in parts)
+    if options.estimate:
+        return Built(counted, needs)
+    made = set_of(realise(chosen, arena_of(chosen, board, _base(options), total)))
+    registers = {arm: made.values[name] for arm, name in _BOOT_REGISTERS.items()}
+    return Built(counted, needs, made, registers)
 
 
-def _from_regions(options: "Namespace", text: str) -> "tuple[Estimate, Tables | None]":
-    from ttbr.build import attributes_from, build, estimate, table_params
+def _from_regions(options: "Namespace", text: str) -> "Built":
+    from ttbr.build import attributes_from, build, estimate, features_needed, table_params
     from ttbr.regions import parse_regions
+    from ttbr.report.built import Built
 
     regions = parse_regions(text, attributes_from, options.input)
+    if not len(regions):
+        raise UnreadableError(f"{options.input}: no [[region]] in it")
     regime = STAGE2 if options.regime == "stage2" else REGIMES[options.regime]
     params = table_params(
         regime,
@@ -102,17 +133,21 @@ def _from_regions(options: "Namespace", text: str) -> "tuple[Estimate, Tables | 
         ds=options.ds,
         lpa=options.lpa,
         output_bits=options.output_bits,
+        start=options.start,
     )
     counted = estimate(regions, params)
+    _check_budget(options, counted.total, counted.text())
+    needs = features_needed(params)
     if options.estimate:
-        return counted, None
+        return Built((("", counted),), needs)
     base = _base(options)
     if base is None:
         raise InvalidError("--base: say where the tables will be in physical memory")
-    return counted, build(regions, params, base=base, budget=options.budget)
+    tables = build(regions, params, base=base)
+    return Built((("", counted),), needs, tables.table_set, tables.registers)
 
 
-def _write(options: "Namespace", tables: "Tables") -> None:
+def _write(options: "Namespace", tables: "TableSet") -> None:
     from ttbr import build
 
     suffix = Path(options.output).suffix.lower()
@@ -136,17 +171,17 @@ def run(options: "Namespace") -> int:
     """Run ``ttbr build``; the exit status."""
     from ttbr.report.built import plain_built, text_built
 
-    text = _text(options.input)
+    text = text_of(options.input)
     is_plan = text.lstrip()[:1] == "{"
-    counted, tables = (_from_plan if is_plan else _from_regions)(options, text)
-    if tables is not None and options.output is not None and not options.estimate:
-        _write(options, tables)
+    built = (_from_plan if is_plan else _from_regions)(options, text)
+    if built.tables is not None and options.output is not None:
+        _write(options, built.tables)
     if options.json:
         import json
 
-        print(json.dumps(plain_built(counted, tables), indent=2))
+        print(json.dumps(plain_built(built), indent=2))
     else:
-        print(text_built(counted, tables))
-        if tables is not None and options.output is not None:
+        print(text_built(built))
+        if built.tables is not None and options.output is not None:
             print(f"written to {options.output}")
     return 0

@@ -23,7 +23,9 @@ def add_kernel(parser: "ArgumentParser", required: bool = True) -> None:
     parser.add_argument("--va-bits", type=int, required=required, help="CONFIG_ARM64_VA_BITS")
     parser.add_argument("--era", metavar="VERSION", required=required, help="Linux, as in 4.1")
     parser.add_argument(
-        "--image", metavar="ADDR", help="where _text is loaded (default: the start of RAM)"
+        "--image",
+        metavar="ADDR",
+        help="where _text is loaded (default: the start of RAM that holds it)",
     )
     parser.add_argument("--image-end", metavar="ADDR", help="_end (default: 16 MiB above)")
     parser.add_argument("--idmap-text", metavar="ADDR", help="the page of .idmap.text")
@@ -44,17 +46,18 @@ def board_of(name: str) -> "Board":
 
 def config_of(options: "Namespace", board: "Board") -> "KernelConfig":
     """The kernel that the arguments describe, on *board*."""
-    from ttbr.linux.config import BASE_ALIGN, configure
-    from ttbr.linux.eras import TEXT_OFFSET, rule, version
+    from ttbr.linux.config import configure, default_image
 
     def address(name: str) -> int | None:
         text = getattr(options, name)
         return None if text is None else number(text, f"--{name.replace('_', '-')}", 52)
 
+    if not board.ram:
+        raise InvalidError(f"{board.name}: the board has no RAM")
     image = address("image")
     if image is None:
-        start = -(-board.ram[0].start // BASE_ALIGN) * BASE_ALIGN
-        image = start + rule(TEXT_OFFSET, version(options.era))
+        ram = [(int(window.start), window.size) for window in board.ram]
+        image = default_image(ram, options.era, options.page)
     elif not any(w.start <= image <= w.last for w in board.ram):
         raise InvalidError(f"--image {image:#x} is not in the RAM of {board.name}")
     return configure(
@@ -82,32 +85,35 @@ def planned_from(options: "Namespace") -> "tuple[Board, KernelConfig]":
     return board, config_of(options, board)
 
 
-_KERNEL = (
-    *("board", "page", "va_bits", "era", "image", "image_end", "idmap_text", "hyp_text"),
-    *("pa_bits", "va52", "vhe", "kaslr", "no_hotplug"),
-)
+# Argument -> its type in a saved plan.
+_KERNEL: dict[str, type] = {
+    **dict.fromkeys(("board", "page", "era"), str),
+    **dict.fromkeys(("va_bits", "pa_bits"), int),
+    **dict.fromkeys(("va52", "vhe", "kaslr", "no_hotplug"), bool),
+}
+_ADDRESSES = ("image", "image_end", "idmap_text", "hyp_text")  # may be null: not given
 
 
 def _request(options: "Namespace", strategy: str) -> dict[str, object]:
     """What was asked, for a saved plan to be planned anew by `replan`."""
-    return {name: getattr(options, name) for name in _KERNEL} | {"strategy": strategy}
+    names = (*_KERNEL, *_ADDRESSES)
+    return {name: getattr(options, name) for name in names} | {"strategy": strategy}
 
 
 def replan(request: dict[str, object], where: str) -> "tuple[Board, KernelConfig, str]":
     """(board, kernel, strategy) of a saved request; `UnreadableError` names the file *where*."""
     from argparse import Namespace
 
-    words = {name for name in _KERNEL if name not in ("va_bits", "pa_bits")} | {"strategy"}
-    for name in (*_KERNEL, "strategy"):
+    for name, kind in {**_KERNEL, "strategy": str}.items():
         value = request.get(name)
-        kind: type = str if name in words else int
-        if name in ("va52", "vhe", "kaslr", "no_hotplug"):
-            kind = bool
-        if value is not None and not isinstance(value, kind):
+        if value is None:
+            raise UnreadableError(f"{where}: the request lacks {name}")
+        if type(value) is not kind:  # bool is an int
             raise UnreadableError(f"{where}: request.{name} is not of the form that plan writes")
-    if not all(isinstance(request.get(name), str) for name in ("board", "era", "strategy")):
-        raise UnreadableError(f"{where}: the request lacks board, era or strategy")
-    options = Namespace(**{name: request.get(name) for name in _KERNEL})
+    for name in _ADDRESSES:
+        if not isinstance(request.get(name), str | None):
+            raise UnreadableError(f"{where}: request.{name} is not of the form that plan writes")
+    options = Namespace(**{name: request.get(name) for name in (*_KERNEL, *_ADDRESSES)})
     board = board_of(options.board)
     return board, config_of(options, board), str(request["strategy"])
 

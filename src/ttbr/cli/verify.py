@@ -4,8 +4,6 @@ PLAN is what `ttbr plan --json` printed. Exit status: 0 all agree, 1 a contradic
 plan, 2 bad use or no emulator.
 """
 
-from ttbr.errors import UnreadableError
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -22,22 +20,17 @@ def configure(parser: "ArgumentParser") -> None:
 
 def run(options: "Namespace") -> int:
     """Run ``ttbr verify``; the exit status."""
-    import json
-
-    from ttbr.cli.build import _text
+    from ttbr.cli.build import request_of, text_of
     from ttbr.cli.plan import replan
     from ttbr.emulate.verify import EMULATORS, verify
     from ttbr.report.verified import plain_verified, text_verified
 
-    try:
-        request = json.loads(_text(options.plan)).get("request")
-    except (ValueError, AttributeError, RecursionError):
-        request = None
-    if not isinstance(request, dict):
-        raise UnreadableError(f"{options.plan}: not a plan: `ttbr plan --json` writes one")
+    request = request_of(text_of(options.plan), options.plan)
     board, config, strategy = replan(request, options.plan)
     verified = verify(strategy, config, board, options.on or EMULATORS)
     if options.json:
+        import json
+
         print(json.dumps(plain_verified(verified), indent=2))
     else:
         print(text_verified(verified))

@@ -1,12 +1,22 @@
 """A kernel's configuration, checked once: page size, VA_BITS, PA_BITS, release, image placement."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ttbr.arch.geometry import Granule, granule
 from ttbr.errors import InvalidError, UnsupportedError
-from ttbr.linux.eras import SELECTABLE, TEXT_OFFSET, WIDE_PA, KernelVersion, rule, version
+from ttbr.linux.eras import (
+    MEMSTART_CHOSEN,
+    SELECTABLE,
+    TEXT_OFFSET,
+    VHE,
+    WIDE_PA,
+    KernelVersion,
+    rule,
+    version,
+)
 
-__all__ = ["BASE_ALIGN", "Image", "KernelConfig", "configure"]
+__all__ = ["BASE_ALIGN", "Image", "KernelConfig", "check_placement", "configure", "default_image"]
 
 BASE_ALIGN = 2 << 20
 """The boundary above which an image starts by TEXT_OFFSET (Documentation/arch/arm64/booting)."""
@@ -68,6 +78,8 @@ class KernelConfig:
                 f"VA_BITS {self.va_bits} with {name} pages: since Linux {offered.first}, "
                 f"not in {self.release}"
             )
+        if self.vhe and self.release not in VHE:
+            raise UnsupportedError(f"VHE: since Linux {VHE.first}, not in {self.release}")
         self._check_pa_bits()
         if self.image.end > 1 << self.pa_bits:
             raise InvalidError(
@@ -108,6 +120,41 @@ class KernelConfig:
         return rule(TEXT_OFFSET, self.release)
 
 
+def _middle(start: int, end: int) -> int:
+    """A page inside an image, for idmap text: 64 KiB aligned from its start, for any granule."""
+    return start + ((end - start) // 2 & -(64 << 10))
+
+
+def default_image(memory: Iterable[tuple[int, int]], release: str, page: str) -> int:
+    """Where the image of Linux *release* is put when nobody says: TEXT_OFFSET above a boundary.
+
+    *memory* is RAM as ``(start, size)`` in bytes; the first window with room for an image of the
+    default size is taken, in whole pages of granule *page*. `InvalidError` when none has room.
+    """
+    size, offset = granule(page).size, rule(TEXT_OFFSET, version(release))
+    windows = sorted(memory)
+    if not windows:
+        raise InvalidError("the board has no RAM")
+    for start, length in windows:
+        image = -(-start // BASE_ALIGN) * BASE_ALIGN + offset
+        if image + IMAGE_SIZE <= (start + length) & -size:
+            return image
+    raise InvalidError(f"no window of RAM has room for an image of {IMAGE_SIZE:#x} bytes")
+
+
+def check_placement(config: KernelConfig) -> None:
+    """`UnsupportedError` up to 4.5 for an image that is not TEXT_OFFSET above a 2 MiB boundary.
+
+    PHYS_OFFSET followed the image then: from elsewhere the linear map would be wrong.
+    """
+    early = not rule(MEMSTART_CHOSEN, config.release)
+    if early and (config.image.start - config.text_offset) % BASE_ALIGN:
+        raise UnsupportedError(
+            f"image {config.image.start:#x}: Linux {config.release} must start "
+            f"{config.text_offset:#x} above a boundary of {BASE_ALIGN:#x}"
+        )
+
+
 def configure(
     release: str,
     page: str,
@@ -126,17 +173,13 @@ def configure(
     """The configuration of Linux *release* with its image at physical address *image*.
 
     Without *image_end* the image is taken as nearly 16 MiB long; without *idmap_text* both idmap
-    pages are taken as the image's first page, without *hyp_text* the HYP one is that of
+    pages are taken as one in the middle of the image, without *hyp_text* the HYP one is that of
     *idmap_text*.
     `InvalidError` and `UnsupportedError` say what no such kernel can be.
     """
-    text = image if idmap_text is None else idmap_text
-    placed = Image(
-        image,
-        image + IMAGE_SIZE if image_end is None else image_end,
-        text,
-        text if hyp_text is None else hyp_text,
-    )
+    end = image + IMAGE_SIZE if image_end is None else image_end
+    text = _middle(image, end) if idmap_text is None else idmap_text
+    placed = Image(image, end, text, text if hyp_text is None else hyp_text)
     return KernelConfig(
         version(release), granule(page), va_bits, pa_bits, placed, va52, vhe, kaslr, hotplug
     )

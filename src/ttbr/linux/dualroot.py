@@ -92,7 +92,7 @@ def forms_for(narrow: WalkParams, wide: WalkParams, window: Region[Attributes]) 
     end = window.va + window.size
     if end > 1 << narrow.input_bits:
         raise UnsupportedError(
-            f"window {window}: T0SZ {64 - narrow.input_bits} translates {narrow.input_bits} bits "
+            f"{window}: T0SZ {64 - narrow.input_bits} translates {narrow.input_bits} bits "
             f"only, so the window has no translation under it"
         )
     if wide.start_level == start:
@@ -106,7 +106,7 @@ def forms_for(narrow: WalkParams, wide: WalkParams, window: Region[Attributes]) 
             f"form serves both"
         )
     if start == LAST_LEVEL:
-        raise UnsupportedError(f"window {window}: the narrow root has pages, no tables below it")
+        raise UnsupportedError(f"{window}: the narrow root has pages, no tables below it")
     forms = [Form.LINEAR_BLOCK]
     if window.va >= g.size and end <= g.entry_size(LAST_LEVEL - 1):
         forms.insert(0, Form.LAST_BLOCK)
@@ -130,23 +130,23 @@ def _block_level(
     high = low - skipped
     if not g.may_be_block(high, narrow.form.wide):
         raise UnsupportedError(
-            f"window {window}: the {g.name} granule has no block at level {high}, where T0SZ "
+            f"{window}: the {g.name} granule has no block at level {high}, where T0SZ "
             f"{64 - wide.input_bits} reads the entry"
         )
     if not last and (low == LAST_LEVEL or not g.may_be_block(low, narrow.form.wide)):
         raise UnsupportedError(
-            f"window {window}: address 0 is walked through entry 0 of every table, whose last "
+            f"{window}: address 0 is walked through entry 0 of every table, whose last "
             f"one would be a page under one T0SZ and a table under the other"
         )
     base, size = window.pa - window.va, g.entry_size(high)
     if base < 0 or base % size:
         raise UnsupportedError(
-            f"window {window}: its block of {size_text(size)} would start at {base:#x}, "
+            f"{window}: its block of {size_text(size)} would start at {base:#x}, "
             f"which is not aligned"
         )
     if not last and (window.va or window.size < g.entry_size(low)):
         raise UnsupportedError(
-            f"window {window}: a window with address 0 must be linear from there for "
+            f"{window}: a window with address 0 must be linear from there for "
             f"{size_text(g.entry_size(low))} at least"
         )
     return high
@@ -174,8 +174,7 @@ def dual_root(
     forms = forms_for(narrow, wide, window)
     found = forms[0] if form is None else form
     if found not in forms and found is not Form.AS_WORDED:
-        names = " or ".join(f.name for f in forms)
-        raise UnsupportedError(f"window {window}: {names} would serve it, not {found.name}")
+        raise UnsupportedError(f'{window}: not "{found.value}", but "{forms[0].value}" serves it')
     if found is Form.SAME_LEVEL:
         tables = build([window, *runtime, *idmap], wide, arena=arena)
         narrow = replace(narrow, root=tables.root)

@@ -132,6 +132,9 @@ WIDE_PA: dict[str, Era[None]] = {
     "16K": row("6.9", "", None, "352b0395b505"),
 }
 
+# A kernel that runs at EL2 (is_kernel_in_hyp_mode).
+VHE = row("4.6", "", None, "asm/virt.h, 4.6")
+
 # KVM could not be selected with 16K pages before.
 KVM_16K = row("4.7", "", None, "02e0b7600f83")
 
@@ -293,6 +296,18 @@ LINEAR_52: tuple[Era[LinearMap52], ...] = (
     row("5.15", "", LinearMap52.CAPPED, "88053ec8cb1b"),
 )
 
+# The first frame that vmemmap has a page structure for: that of physical address 0, or of memstart.
+VMEMMAP_FROM_ZERO: tuple[Era[bool], ...] = (
+    row("3.7", "4.4", True, "asm/pgtable.h, 3.18"),
+    row("4.5", "", False, "dfd55ad85e4a"),
+)
+
+# Whether memory above 2^48 is dropped on a CPU without FEAT_LPA2, with 4K and 16K pages.
+LPA2_CLIPPED: tuple[Era[bool], ...] = (
+    row("3.7", "6.13", False, "arch/arm64/mm/init.c, 6.12"),
+    row("6.14", "", True, "bf74bb73cd87"),
+)
+
 # Whether memory is clipped around the kernel (memstart chosen) or starts at the image.
 MEMSTART_CHOSEN: tuple[Era[bool], ...] = (
     row("3.7", "4.5", False, "PHYS_OFFSET follows the image"),
@@ -392,6 +407,18 @@ HYP_IDMAP_ROUNDED: tuple[Era[bool], ...] = (
 HYP_PS: tuple[Era[int], ...] = (
     row("3.11", "4.4", 40, "TCR_EL2_PS_40B"),
     row("4.5", "", 0, "c0ef6326cac8"),
+)
+
+# Whether teardown finds the ID map's root entry with PTRS_PER_PGD, too few with 52-bit PAs.
+UNMAP_NARROW: tuple[Era[bool], ...] = (
+    row("3.11", "4.16", True, "arch/arm/kvm/mmu.c, 4.16"),
+    row("4.17", "", False, "3ddd4556e059"),
+)
+
+# Whether T0SZ is only written when the kernel's own ID map is extended, or whenever it differs.
+T0SZ_BY_FLAG: tuple[Era[bool], ...] = (
+    row("3.7", "5.11", True, "dd006da21646"),
+    row("5.12", "", False, "1401bef703a4"),
 )
 
 PKVM: tuple[Era[None], ...] = (row("5.13", "", None, "arch/arm64/kvm/hyp/nvhe/setup.c"),)

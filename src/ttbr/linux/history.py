@@ -1,8 +1,9 @@
 """Layout defects that Linux releases had: which releases, the fix, and whether a board meets them.
 
 A `Bug` is data: the releases with the faulty rule, the commit that ended it, and a check that says
-the defect in a sentence when a configuration and a board meet it. `defects` asks all of them; it is
-silent for a release that has the fix.
+the defect in a sentence when a configuration and a board meet it. The check applies the rules of
+the configuration's release, so with the rule of the fix it is silent. `defects` asks those of the
+release. Memory is what the linear map keeps of the board's.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,7 +11,22 @@ from dataclasses import dataclass
 
 from ttbr.boards.board import Board
 from ttbr.linux.config import KernelConfig
-from ttbr.linux.eras import KVM_16K, KernelVersion, version
+from ttbr.linux.eras import (
+    END_INCLUSIVE,
+    HYP_IDMAP_ROUNDED,
+    HYP_PRIVATE,
+    HYP_PS,
+    HYP_TABLES,
+    KVM_16K,
+    ONE_ENTRY_A_LEVEL,
+    T0SZ_BY_FLAG,
+    UNMAP_NARROW,
+    VMEMMAP_FROM_ZERO,
+    HypTables,
+    KernelVersion,
+    rule,
+    version,
+)
 from ttbr.linux.hyp import (
     INTERSECTION,
     HypLayout,
@@ -23,14 +39,19 @@ from ttbr.linux.hyp import (
 )
 from ttbr.linux.idmap import Extension, covered, crossing, extension, idmap_t0sz
 from ttbr.linux.layout import (
-    Region,
+    LinearMap,
+    extra_entries,
     kernel_layout,
+    linear_map,
     linear_size,
-    ram_regions,
     shape,
 )
+from ttbr.linux.sequences import sequence
 
 __all__ = ["BUGS", "Bug", "Defect", "defects"]
+
+
+Memory = Board | Iterable[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +59,12 @@ class _Case:
     """What a check looks at: a configuration on a board."""
 
     config: KernelConfig
-    ram: tuple[Region, ...]
+    board: Memory
+    linear: LinearMap
 
     @property
     def ram_end(self) -> int:
-        return self.ram[-1][1]
+        return self.linear.ram[-1][1]
 
     @property
     def bits(self) -> int:
@@ -59,13 +81,10 @@ class _Case:
         return not config.vhe and (config.granule.name != "16K" or config.release in KVM_16K)
 
     def hyp(self) -> HypLayout:
-        return hyp_layout(self.config, self._windows())
+        return hyp_layout(self.config, self.linear)
 
     def overlap(self) -> Overlap:
-        return overlap(self.config, self._windows())
-
-    def _windows(self) -> list[tuple[int, int]]:
-        return [(start, end - start) for start, end in self.ram]
+        return overlap(self.config, self.board)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +100,11 @@ class Bug:
     fix: str
     check: Callable[[_Case], str]
 
+    def met(self, config: KernelConfig, memory: Memory) -> str:
+        """The sentence for *config* by the rules of its release, be it one of the bug or not."""
+        pairs = memory if isinstance(memory, Board) else list(memory)
+        return self.check(_Case(config, pairs, linear_map(config, pairs)))
+
 
 @dataclass(frozen=True, slots=True)
 class Defect:
@@ -90,22 +114,19 @@ class Defect:
     sentence: str
 
 
-def defects(config: KernelConfig, memory: Board | Iterable[tuple[int, int]]) -> tuple[Defect, ...]:
+def defects(config: KernelConfig, memory: Memory) -> tuple[Defect, ...]:
     """The known layout defects of *config*'s release that this board meets."""
-    case = _Case(config, ram_regions(memory))
-    found = []
-    for bug in BUGS:
-        if bug.first <= config.release <= bug.last:
-            sentence = bug.check(case)
-            if sentence:
-                found.append(Defect(bug, sentence))
-    return tuple(found)
+    pairs = memory if isinstance(memory, Board) else list(memory)
+    asked = (bug for bug in BUGS if bug.first <= config.release <= bug.last)
+    found = (Defect(bug, bug.met(config, pairs)) for bug in asked)
+    return tuple(defect for defect in found if defect.sentence)
 
 
 def _vmemmap(case: _Case) -> str:
     start, end = kernel_layout(case.config).vmemmap
-    # struct page of a frame, by its absolute number: memstart is not subtracted.
-    used = start + (case.ram_end >> case.config.granule.shift) * 64
+    zero = rule(VMEMMAP_FROM_ZERO, case.config.release)
+    first = 0 if zero else case.linear.memstart
+    used = start + ((case.ram_end - first) >> case.config.granule.shift) * 64
     if used <= end:
         return ""
     return (
@@ -116,7 +137,8 @@ def _vmemmap(case: _Case) -> str:
 
 
 def _resume(case: _Case) -> str:
-    if not case.extended:
+    keeps = "bfi" in sequence("resume", case.config.release).text
+    if keeps or not case.extended:
         return ""
     return (
         f"resume from suspend restores TCR_EL1 with T0SZ {64 - case.config.va_bits} while "
@@ -126,7 +148,8 @@ def _resume(case: _Case) -> str:
 
 def _global_flag(case: _Case) -> str:
     reach = 1 << case.config.va_bits
-    if case.extended or case.ram_end <= reach:
+    by_flag = rule(T0SZ_BY_FLAG, case.config.release)
+    if not by_flag or case.extended or case.ram_end <= reach:
         return ""
     return (
         f"TCR_EL1.T0SZ is not written unless the kernel's own ID map is extended: a copy page in "
@@ -147,7 +170,7 @@ def _straddle(case: _Case) -> str:
     tables = shape(case.config.granule, case.bits)
     region = covered(case.config)[0]
     edge = crossing(case.config, tables, region)
-    if edge is None:
+    if edge is None or not rule(ONE_ENTRY_A_LEVEL, case.config.release):
         return ""
     return (
         f"the ID map {region[0]:#x}-{region[1] - 1:#x} straddles {edge:#x} but has one entry a "
@@ -157,7 +180,8 @@ def _straddle(case: _Case) -> str:
 
 def _extra_entries(case: _Case) -> str:
     config = case.config
-    if extension(config.granule, config.va_bits_min, case.bits) is not Extension.TWO_LEVELS:
+    two = extension(config.granule, config.va_bits_min, case.bits) is Extension.TWO_LEVELS
+    if not two or extra_entries(config) <= config.granule.entries:
         return ""
     shift = shape(config.granule, config.va_bits_min).extra_shift
     return (
@@ -169,7 +193,7 @@ def _extra_entries(case: _Case) -> str:
 
 def _over_map(case: _Case) -> str:
     end, leaf = case.config.image.end, covered(case.config)[2]
-    if end % leaf:
+    if end % leaf or not rule(END_INCLUSIVE, case.config.release):
         return ""
     return (
         f"map_memory takes the end {end:#x} as included: {leaf:#x} bytes after the image "
@@ -179,7 +203,8 @@ def _over_map(case: _Case) -> str:
 
 def _unmap_52(case: _Case) -> str:
     page, root = case.config.image.hyp, shape(case.config.granule, case.config.va_bits)
-    if not case.kvm or page < 1 << root.va_bits:
+    narrow = rule(UNMAP_NARROW, case.config.release)
+    if not case.kvm or not narrow or page < 1 << root.va_bits:
         return ""
     index = page >> root.pgdir_shift
     return (
@@ -189,7 +214,8 @@ def _unmap_52(case: _Case) -> str:
 
 
 def _mmio_alias(case: _Case) -> str:
-    if not case.kvm or case.hyp().mask >> (case.config.va_bits - 1):
+    own = rule(HYP_PRIVATE, case.config.release)
+    if not case.kvm or own or case.hyp().mask >> (case.config.va_bits - 1):
         return ""
     return (
         f"HYP addresses of MMIO are kern_hyp_va of vmalloc addresses, and with the mask "
@@ -199,13 +225,14 @@ def _mmio_alias(case: _Case) -> str:
 
 def _unaligned(case: _Case) -> str:
     page, size = case.config.image.hyp, case.config.granule.size
-    if not case.kvm or page % size == 0:
+    if not case.kvm or page % size == 0 or rule(HYP_IDMAP_ROUNDED, case.config.release):
         return ""
     return f"the HYP init page {page:#x} is used as it is, not aligned to {size:#x}"
 
 
 def _dangling(case: _Case) -> str:
-    if not case.kvm or case.config.hotplug or not runs_merged(case.config):
+    frees = rule(HYP_TABLES, case.config.release) is HypTables.MERGED
+    if not case.kvm or not frees or case.config.hotplug or not runs_merged(case.config):
         return ""
     return (
         f"without CPU hotplug boot_hyp_pgd is freed after start, but entry "
@@ -231,10 +258,11 @@ def _slot_zero(case: _Case) -> str:
 
 
 def _output_40(case: _Case) -> str:
-    if not case.kvm or case.ram_end <= 1 << 40:
+    bits = rule(HYP_PS, case.config.release)
+    if not case.kvm or not bits or case.ram_end <= 1 << bits:
         return ""
     return (
-        f"TCR_EL2.PS says 40 bits: a HYP table or page in memory up to {case.ram_end - 1:#x} "
+        f"TCR_EL2.PS says {bits} bits: a HYP table or page in memory up to {case.ram_end - 1:#x} "
         f"is an address size fault"
     )
 
@@ -270,11 +298,10 @@ def _hyp_range(case: _Case) -> str:
 
 def _layout_width(case: _Case) -> str:
     width = hyp_va_bits(case.config)
-    if not case.kvm or case.config.va_bits_actual == width:
+    if not case.kvm or case.hyp().va_bits == width:
         return ""
     return (
-        f"HYP addresses are laid out in {case.config.va_bits_actual} bits although EL2 "
-        f"translates {width}"
+        f"HYP addresses are laid out in {case.hyp().va_bits} bits although EL2 translates {width}"
     )
 
 

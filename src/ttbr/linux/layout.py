@@ -14,6 +14,7 @@ from ttbr.linux.config import BASE_ALIGN, KernelConfig
 from ttbr.linux.eras import (
     EXTRA_REACH,
     LINEAR_52,
+    LPA2_CLIPPED,
     MEMSTART_CHOSEN,
     MODULES_SHIFT,
     PLACES,
@@ -120,6 +121,7 @@ class Layout:
     """The regions of the kernel's half of the address space."""
 
     page_offset: int
+    """PAGE_OFFSET; a 52-bit kernel on a 48-bit CPU has its linear map from `linear` on."""
     linear: Region
     modules: Region
     kimage: int
@@ -143,10 +145,13 @@ def kernel_layout(config: KernelConfig) -> Layout:
         offsets = _before_flip(config, places, modules_size)
     else:
         offsets = _after_flip(config, places, modules_size)
+    # The macro is of VA_BITS, whatever the CPU has.
+    after = places not in _BEFORE_FLIP
+    page_offset = -(1 << config.va_bits) if after else -(1 << (config.va_bits - 1))
     # The formulas count down from the top of the address space.
     linear, modules, kimage, vmalloc, vmemmap, pci_io, fixaddr_top = offsets
     return Layout(
-        _positive(linear[0]),
+        _positive(page_offset),
         _region(linear),
         _region(modules),
         _positive(kimage),
@@ -317,6 +322,12 @@ def _clip(ram: Iterable[Region], low: int, high: int) -> tuple[Region, ...]:
     return tuple((max(s, low), min(e, high)) for s, e in ram if max(s, low) < min(e, high))
 
 
+def _pa_reach(config: KernelConfig) -> int:
+    """Bits of the physical addresses that are kept."""
+    narrow = config.granule.name != "64K" and not config.va52
+    return 48 if narrow and rule(LPA2_CLIPPED, config.release) else config.pa_bits
+
+
 def linear_map(
     config: KernelConfig, memory: Board | Iterable[tuple[int, int]], random_offset: int = 0
 ) -> LinearMap:
@@ -331,8 +342,8 @@ def linear_map(
         raise UnsupportedError(
             f"image {image.start:#x}-{image.end - 1:#x} is not inside one memory window"
         )
-    ram = _clip(whole, 0, 1 << config.pa_bits)
-    base = kernel_layout(config).page_offset
+    ram = _clip(whole, 0, 1 << _pa_reach(config))
+    base = kernel_layout(config).linear[0]
     if not rule(MEMSTART_CHOSEN, config.release):
         memstart = (image.start - config.text_offset) & -BASE_ALIGN
         return LinearMap(memstart, base, _clip(ram, memstart, memstart + size))

@@ -1,17 +1,21 @@
 """From a plan to tables in memory, register values, and the numbers by which plans compare."""
 
 from dataclasses import dataclass
+from typing import TypedDict
 
+from ttbr.arch.features import PA_BITS
 from ttbr.arch.regime import EL2
+from ttbr.arch.registers import REGISTERS
 from ttbr.build import Arena, Mair, Tables, build, estimate, table_params
 from ttbr.errors import InvalidError
 from ttbr.linux.dualroot import Exposure, dual_root, exposures
+from ttbr.linux.eras import HYP_PS, rule
 from ttbr.linux.layout import shape
 from ttbr.linux.strategy import Plan
 from ttbr.record import replace as record_replace
 from ttbr.walk import TableCount, runs
 
-__all__ = ["Numbers", "Realised", "measure", "realise", "table_base"]
+__all__ = ["Numbers", "Realised", "measure", "realise", "table_base", "table_format"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +61,35 @@ def _need_roots(plan: Plan) -> None:
         raise InvalidError(f"{plan.strategy.name}: {why}")
 
 
-def _wide(plan: Plan) -> dict[str, bool]:
+class _Format(TypedDict):
+    ds: bool
+    lpa: bool
+    output_bits: int | None
+
+
+def table_format(plan: Plan) -> _Format:
+    """The descriptor format and output size of the plan's tables."""
     widest = max(root.bits for root in plan.roots) > 48 or plan.config.pa_bits == 52
     is_64k = plan.config.granule.name == "64K"
-    return {"ds": widest and not is_64k, "lpa": widest and is_64k}
+    bits = rule(HYP_PS, plan.config.release)
+    return {
+        "ds": widest and not is_64k,
+        "lpa": widest and is_64k,
+        # What is beyond is refused as a plan, but its tables show the fault.
+        "output_bits": bits if bits and not _end(plan) >> bits else None,
+    }
+
+
+def _end(plan: Plan) -> int:
+    """The end of what the plan maps, in physical memory."""
+    return max((r.pa + r.size for root in plan.roots for r in root.regions), default=0)
+
+
+def _with_ps(plan: Plan, tcr: int) -> int:
+    """*tcr* with the output size that the release writes, where that is a fixed one."""
+    bits = rule(HYP_PS, plan.config.release)
+    ps = next((value for value, width in PA_BITS.items() if width == bits), None)
+    return tcr if ps is None else REGISTERS["TCR_EL2"]["PS"].put(tcr, ps)
 
 
 def table_base(plan: Plan) -> int:
@@ -77,9 +106,9 @@ def realise(plan: Plan, arena: Arena) -> Realised:
     if plan.skip is not None:
         return _realise_skip(plan, arena)
     mair = Mair()
-    g, wide = plan.config.granule, _wide(plan)
+    g, form = plan.config.granule, table_format(plan)
     tables = tuple(
-        build(root.regions, table_params(EL2, g, root.bits, **wide), arena=arena, mair=mair)
+        build(root.regions, table_params(EL2, g, root.bits, **form), arena=arena, mair=mair)
         for root in plan.roots
     )
     return _finish(plan, tables, tables[0].registers, tables[-1].registers)
@@ -114,6 +143,7 @@ def _finish(
     entry = plan.config.image.hyp
     offset = plan.runtime - entry
     target = plan.sequence.target
+    boot, run = ({**r, "TCR_EL2": _with_ps(plan, r["TCR_EL2"])} for r in (boot, run))
     values = {
         "boot_ttbr0": boot["TTBR0_EL2"],
         "run_ttbr0": run["TTBR0_EL2"],
@@ -144,7 +174,8 @@ def measure(plan: Plan) -> Numbers:
     if plan.applicable and not plan.roots:
         bits = plan.config.va_bits_actual
         levels = shape(plan.config.granule, bits).levels
-        return Numbers(0, 0, levels, (plan.boot_t0sz, plan.run_t0sz), (), plan.room)
+        t0sz = tuple(dict.fromkeys((plan.boot_t0sz, plan.run_t0sz)))
+        return Numbers(0, 0, levels, t0sz, (), plan.room)
     _need_roots(plan)
     made = realise(plan, Arena.at(_scratch(plan), plan.config.granule))
     tables = len(_reached(made))
@@ -153,7 +184,7 @@ def measure(plan: Plan) -> Numbers:
         tables,
         tables - _plain(plan),
         shape(plan.config.granule, 64 - plan.run_t0sz).levels,
-        tuple(sorted({plan.boot_t0sz, plan.run_t0sz})),
+        tuple(dict.fromkeys((plan.boot_t0sz, plan.run_t0sz))),
         junk,
         plan.room,
     )
@@ -171,7 +202,7 @@ def _reached(made: Realised) -> set[int]:
     params = [tables.params for tables in made.tables]
     if made.plan.skip is not None:
         g = made.plan.config.granule
-        wide = table_params(EL2, g, 64 - made.plan.boot_t0sz, **_wide(made.plan))
+        wide = table_params(EL2, g, 64 - made.plan.boot_t0sz, **table_format(made.plan))
         params.append(record_replace(wide, root=made.tables[0].root))
     for p in params:
         count = TableCount()
@@ -184,5 +215,5 @@ def _reached(made: Realised) -> set[int]:
 def _plain(plan: Plan) -> int:
     """Tables of two trees of VA_BITS: the run-time mappings, and one page for the ID map."""
     g, bits = plan.config.granule, plan.config.va_bits_actual
-    runtime = estimate(plan.sections, table_params(EL2, g, bits, **_wide(plan))).total
+    runtime = estimate(plan.sections, table_params(EL2, g, bits, **table_format(plan))).total
     return runtime + shape(g, bits).levels

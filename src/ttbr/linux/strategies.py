@@ -13,8 +13,8 @@ from ttbr.boards.board import Board
 from ttbr.errors import InvalidError, UnsupportedError
 from ttbr.linux.config import KernelConfig
 from ttbr.linux.dualroot import Form
-from ttbr.linux.eras import version
-from ttbr.linux.hyp import INTERSECTION, hyp_layout, intersects, trampoline_va
+from ttbr.linux.eras import HYP_PS, HYP_TABLES, HYP_WIDTH, HypTables, HypWidth, rule, version
+from ttbr.linux.hyp import INTERSECTION, hyp_layout, intersects, runs_merged, trampoline_va
 from ttbr.linux.idmap import Extension, id_map, idmap_t0sz
 from ttbr.linux.layout import linear_map
 from ttbr.linux.levelskip import literal, skip_with
@@ -23,7 +23,7 @@ from ttbr.linux.sequences import sequence
 from ttbr.linux.strategy import Case, Plan, Regions, Root, Strategy
 from ttbr.regions import Region
 
-__all__ = ["STRATEGIES", "Plan", "plan", "plans"]
+__all__ = ["STRATEGIES", "Plan", "plan", "plans", "shipped"]
 
 
 def plan(
@@ -43,15 +43,65 @@ def plan(
         raise InvalidError(f"strategy {name!r}: must be one of {', '.join(STRATEGIES)}")
     pairs = memory if isinstance(memory, Board) else list(memory)
     linear_map(config, pairs)
-    release = min(max(config.release, strategy.rules[0]), strategy.rules[1])
+    if config.vhe and name != "vhe":
+        return Plan(strategy, config, "the kernel runs at EL2")
     try:
-        ruled = replace(config, release=release)
+        ruled = _ruled(strategy, config)
         linear = linear_map(ruled, pairs)
         hyp = hyp_layout(ruled, linear, rand)
         chosen = tuple(sections) or default_sections(ruled)
-        return strategy.make(strategy, Case(ruled, linear, hyp, chosen))
+        return _checked(strategy.make(strategy, Case(ruled, linear, hyp, chosen)))
     except InvalidError as error:
         return Plan(strategy, config, str(error))
+
+
+def _ruled(strategy: Strategy, config: KernelConfig) -> KernelConfig:
+    """*config* with the nearest release whose rules the strategy is planned with."""
+    first, last = strategy.rules
+    release = min(max(config.release, first), last)
+    try:
+        return replace(config, release=release)
+    except UnsupportedError as error:
+        raise UnsupportedError(
+            f"known with the rules of Linux {first} to {last} only, whose kernels cannot be so: "
+            f"{error}"
+        ) from None
+
+
+def _checked(plan: Plan) -> Plan:
+    """*plan*, or why its registers cannot work on this CPU or for these addresses."""
+    config, widest = plan.config, max((root.bits for root in plan.roots), default=0)
+    if not plan.applicable or not widest:
+        return plan
+    if widest > 48 and config.va_bits == 52 and not config.va52:
+        return replace(
+            plan,
+            why_not=f"T0SZ {64 - widest} on a CPU without 52-bit VAs: below the minimum of 16",
+        )
+    bits = rule(HYP_PS, config.release)
+    last = max(r.pa + r.size - 1 for root in plan.roots for r in root.regions)
+    if bits and last >> bits:
+        return replace(
+            plan,
+            why_not=f"TCR_EL2.PS says {bits} bits in Linux {config.release}, and {last:#x} is "
+            f"beyond: an address size fault (since 4.5 it is the CPU's)",
+        )
+    return plan
+
+
+def shipped(config: KernelConfig) -> str:
+    """The name of the strategy that the release of *config* runs with, whether it works or not."""
+    if config.vhe:
+        return "vhe"
+    if runs_merged(config):
+        return "merged-root"
+    match rule(HYP_TABLES, config.release):
+        case HypTables.BOOT_AND_RUNTIME | HypTables.MERGED:
+            return "separate"
+        case HypTables.SINGLE:
+            return "single-split"
+    wide = rule(HYP_WIDTH, config.release) is not HypWidth.AT_LEAST_48
+    return "wide-hyp" if wide else "always-48"
 
 
 def plans(
@@ -223,6 +273,32 @@ def _mmu_off(strategy: Strategy, case: Case) -> Plan:
     )
 
 
+def _mmu_off_narrow(strategy: Strategy, case: Case) -> Plan:
+    """Run-time tables of VA_BITS whatever the ID map needs; its tables show what happens."""
+    code = case.idmap
+    if code.last < 1 << case.narrow:
+        raise UnsupportedError(
+            f"{code} is within the {case.narrow} bits of the run-time tables: the same as mmu-off"
+        )
+    _refuse_intersection(case)
+    return Plan(
+        strategy,
+        case.config,
+        why_not=f"the code that turns the MMU on again, {code}, is above 2^{case.narrow}: the next "
+        f"instruction is a translation fault",
+        roots=(
+            Root("boot", max(case.bits, code.last.bit_length()), (code,)),
+            Root("run time", case.narrow, case.runtime),
+        ),
+        sections=case.runtime,
+        hyp=case.hyp,
+        sequence=case.sequence("mmu-off"),
+        boot_t0sz=64 - max(case.bits, code.last.bit_length()),
+        run_t0sz=64 - case.narrow,
+        runtime=case.page_va,
+    )
+
+
 def _refuse_intersection(case: Case) -> None:
     if intersects(case.hyp):
         raise UnsupportedError(
@@ -232,9 +308,16 @@ def _refuse_intersection(case: Case) -> None:
 
 
 def _single_split(strategy: Strategy, case: Case) -> Plan:
-    _refuse_extended(case, "one table of that size cannot hold both")
+    wider = case.extension is Extension.WIDER_ROOT
+    if wider:
+        # fa2a8445b1d3: the same root, indexed with idmap_ptrs_per_pgd.
+        if case.idmap.last >> case.bits:
+            raise UnsupportedError(f"{case.idmap} is beyond the {case.bits} bits of the ID map")
+    else:
+        _refuse_extended(case, "one table of that size cannot hold both")
     _refuse_intersection(case)
-    return _one(strategy, case, case.narrow, (case.idmap, *case.runtime))
+    bits = case.bits if wider else case.narrow
+    return _one(strategy, case, bits, (case.idmap, *case.runtime))
 
 
 def _wide(strategy: Strategy, case: Case) -> Plan:
@@ -325,7 +408,11 @@ STRATEGIES: dict[str, Strategy] = {
             "TTBR and T0SZ replaced with the MMU off, from the ID map",
         ),
         _row(
-            "single-split", ("4.8", _LAST), ("4.8", _LAST), _single_split,
+            "mmu-off-narrow", None, ("4.17", _LAST), _mmu_off_narrow,
+            "the same, with run-time tables of VA_BITS",
+        ),
+        _row(
+            "single-split", ("4.8", "5.9"), ("4.8", _LAST), _single_split,
             "one table, the ID map in one half of the HYP space and the linear map in the other",
         ),
         _row(

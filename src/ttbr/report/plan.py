@@ -4,14 +4,23 @@ from dataclasses import dataclass
 
 from ttbr.arch.geometry import size_text
 from ttbr.boards import Board
-from ttbr.errors import InvalidError
-from ttbr.linux.config import KernelConfig
+from ttbr.errors import UnsupportedError
+from ttbr.linux.config import KernelConfig, check_placement
 from ttbr.linux.history import Defect, defects
-from ttbr.linux.hyp import HypLayout, Meeting, Overlap, hyp_layout, overlap
+from ttbr.linux.hyp import (
+    HypLayout,
+    Meeting,
+    Overlap,
+    hyp_layout,
+    linear_lsb,
+    overlap,
+    random_tag_bits,
+)
+from ttbr.linux.hypspace import private_space
 from ttbr.linux.idmap import Extension, IdMap, id_map
-from ttbr.linux.layout import LinearMap, kernel_layout, linear_map
+from ttbr.linux.layout import Layout, LinearMap, Region, kernel_layout, linear_map, shape
 from ttbr.linux.realise import Numbers, measure
-from ttbr.linux.strategies import Plan, plan, plans
+from ttbr.linux.strategies import Plan, plan, plans, shipped
 from ttbr.report.board import window_text
 
 __all__ = ["Decision", "comparison", "decide", "explain", "plain"]
@@ -23,7 +32,8 @@ WIDTH = 64
 class Decision:
     """What a board and a kernel need, and the strategy that gives it.
 
-    `chosen` is the plan of the strategy asked for, or of the one that the release shipped.
+    `chosen` is the plan of the strategy asked for, or of the one that the release runs with.
+    `hyp` and `overlap` are None with VHE, and where the kernel has no KVM: `no_kvm` says why.
     """
 
     board: Board
@@ -34,40 +44,40 @@ class Decision:
     overlap: Overlap | None
     defects: tuple[Defect, ...]
     chosen: Plan
+    no_kvm: str = ""
+
+    @property
+    def comes_up(self) -> bool:
+        """Whether such a kernel comes up, at EL1 and, where it has KVM, at EL2."""
+        return self.chosen.applicable or bool(self.no_kvm)
 
     @property
     def works(self) -> bool:
-        """Whether such a kernel comes up, at EL1 and at EL2."""
-        return self.chosen.applicable and not self.defects
+        """Whether it comes up and no defect was found: one may show later (memory, resume)."""
+        return self.comes_up and not self.defects
 
 
 def decide(board: Board, config: KernelConfig, strategy: str | None = None) -> Decision:
     """Decide for *config* on *board*; `InvalidError` where no kernel can be so."""
+    check_placement(config)
     linear = linear_map(config, board)
-    hyp = None if config.vhe else hyp_layout(config, linear)
+    hyp, no_kvm = None, ""
+    if not config.vhe:
+        try:
+            hyp = hyp_layout(config, linear)
+        except UnsupportedError as error:
+            no_kvm = str(error)
     return Decision(
         board,
         config,
         linear,
         id_map(config),
         hyp,
-        None if config.vhe else overlap(config, board),
+        None if hyp is None else overlap(config, board),
         defects(config, board),
-        _choose(board, config, strategy),
+        plan(shipped(config) if strategy is None else strategy, config, board),
+        no_kvm,
     )
-
-
-def _choose(board: Board, config: KernelConfig, strategy: str | None) -> Plan:
-    if strategy is not None:
-        return plan(strategy, config, board)
-    shipped = [p for p in plans(config, board) if p.strategy.ships_in(config.release)]
-    if config.vhe:
-        return plan("vhe", config, board)
-    candidates = [p for p in shipped if p.strategy.name not in ("vhe", "mmu-off")]
-    if not candidates:
-        raise InvalidError(f"Linux {config.release} ships no strategy that is known here")
-    applicable = [p for p in candidates if p.applicable]
-    return applicable[0] if applicable else candidates[-1]
 
 
 def _idmap_lines(d: Decision) -> list[str]:
@@ -86,11 +96,15 @@ def _idmap_lines(d: Decision) -> list[str]:
             f"{idmap.t0sz} ({64 - idmap.t0sz} bits) instead of {64 - narrow}"
         )
     levels = f"{idmap.shape.levels} levels, the walk starts at level {idmap.shape.root_level}"
-    lines.append(f"extension: {idmap.extension.value}; {levels}; slot {idmap.slot} of the root")
+    # A slot is an index of the level that was added above the tables of VA_BITS.
+    index = "slot" if idmap.extension is Extension.EXTRA_LEVEL else "entry"
+    lines.append(f"extension: {idmap.extension.value}; {levels}; {index} {idmap.slot} of the root")
     return lines
 
 
 def _hyp_lines(d: Decision) -> list[str]:
+    if d.no_kvm:
+        return [f"none: {d.no_kvm}"]
     if d.hyp is None or d.overlap is None:
         return ["the kernel runs at EL2 with TTBR1_EL2: nothing to share"]
     hyp = d.hyp
@@ -123,21 +137,38 @@ def _plan_lines(chosen: Plan) -> list[str]:
 
 
 def _numbers_text(n: Numbers) -> str:
-    t0sz = " then ".join(map(str, sorted(n.t0sz)))
+    t0sz = " then ".join(map(str, n.t0sz))
+    if not n.tables:
+        return f"no tables of its own, {n.levels} levels at run time, T0SZ {t0sz}"
     extra = f"{abs(n.extra_tables)} {'more' if n.extra_tables >= 0 else 'fewer'} than two trees"
-    text = f"{n.tables} tables ({extra}), {n.levels} levels at run time, T0SZ {t0sz}"
+    count = f"{n.tables} table{'' if n.tables == 1 else 's'}"
+    text = f"{count} ({extra}), {n.levels} levels at run time, T0SZ {t0sz}"
     if n.room is not None:
-        text += f", {size_text(n.room)} for private mappings"
+        text += f", {_size(n.room)} for private mappings"
+        text += "" if n.room else " (the first one fails with -ENOMEM)"
     if n.junk:
         text += f", {len(n.junk)} unintended ranges reachable"
     return text
 
 
+def _size(size: int) -> str:
+    """*size* bytes in the units that it has: ``2G+512K``."""
+    parts = []
+    for unit, shift in (("T", 40), ("G", 30), ("M", 20), ("K", 10)):
+        if size >> shift:
+            parts.append(f"{size >> shift}{unit}")
+            size &= (1 << shift) - 1
+    return "+".join(parts) or "0B"
+
+
 def _picture(d: Decision) -> list[str]:
-    """The TTBR0_EL2 address space to scale, lowest address left; what is small is one column."""
+    """The TTBR0_EL2 address space to scale, lowest address left; what is small is one column.
+
+    It ends where neither the ID map nor the linear map has anything above.
+    """
     if d.hyp is None:
         return []
-    bits = max(d.hyp.hyp_va_bits, 64 - d.idmap.t0sz)
+    bits = max(d.hyp.last.bit_length(), d.hyp.idmap[0].bit_length())
     row = ["."] * WIDTH
 
     def column(address: int) -> int:
@@ -151,7 +182,14 @@ def _picture(d: Decision) -> list[str]:
     gap = WIDTH - len(low) - len(middle) - len(high)
     scale = low + " " * (gap // 2) + middle + " " * (gap - gap // 2) + high
     same = "X both in one column  " if "X" in row else ""
-    return ["".join(row), scale, f"I ID map  H HYP addresses of the linear map  {same}. free"]
+    width = max(d.hyp.hyp_va_bits, 64 - d.idmap.t0sz)
+    above = f", as is all above up to 2^{width}" if width > bits else ""
+    legend = f"I ID map  H HYP addresses of the linear map  {same}. free{above}"
+    return ["".join(row), scale, legend]
+
+
+def _range(region: Region) -> str:
+    return f"{region[0]:#x}-{region[1] - 1:#x}"
 
 
 def explain(d: Decision) -> str:
@@ -169,6 +207,8 @@ def explain(d: Decision) -> str:
                 f"image {config.image.start:#x}-{config.image.end - 1:#x}",
                 f"PAGE_OFFSET {layout.page_offset:#x}, memstart {d.linear.memstart:#x}, "
                 f"KIMAGE_VADDR {layout.kimage:#x}",
+                f"modules {_range(layout.modules)}, vmemmap {_range(layout.vmemmap)}, "
+                f"fixmap below {layout.fixaddr_top:#x}",
             ],
         ),
         ("ID map", _idmap_lines(d)),
@@ -208,12 +248,22 @@ def _plain_plan(candidate: Plan) -> dict[str, object]:
     if not candidate.applicable:
         return body
     n = measure(candidate)
+    sequence = candidate.sequence
     return body | {
         "tables": n.tables,
         "extra_tables": n.extra_tables,
         "levels": n.levels,
         "t0sz": list(n.t0sz),
-        "junk": [str(item) for item in n.junk],
+        "junk": [
+            {
+                "t0sz": item.t0sz,
+                "va": hex(item.va),
+                "size": item.size,
+                "what": item.what,
+                "output": hex(item.output),
+            }
+            for item in n.junk
+        ],
         "room": n.room,
         "needs": list(candidate.needs),
         "roots": [
@@ -227,7 +277,43 @@ def _plain_plan(candidate: Plan) -> dict[str, object]:
             }
             for root in candidate.roots
         ],
-        "sequence": list(candidate.sequence.lines) if candidate.sequence else None,
+        "sequence": list(sequence.lines) if sequence else None,
+        "inputs": dict(sequence.inputs) if sequence else None,
+    }
+
+
+def _plain_layout(d: Decision, layout: Layout) -> dict[str, object]:
+    def ends(region: Region) -> dict[str, str]:
+        return {"start": hex(region[0]), "last": hex(region[1] - 1)}
+
+    idmap = d.idmap.shape
+    return {
+        "linear": ends(layout.linear),
+        "modules": ends(layout.modules),
+        "vmalloc": ends(layout.vmalloc),
+        "vmemmap": ends(layout.vmemmap),
+        "pci_io": None if layout.pci_io is None else ends(layout.pci_io),
+        "fixaddr_top": hex(layout.fixaddr_top),
+        "pgdir_shift": shape(d.config.granule, d.config.va_bits).pgdir_shift,
+        "idmap_pgdir_shift": idmap.pgdir_shift,
+    }
+
+
+def _plain_hyp(d: Decision, hyp: HypLayout, meeting: Meeting) -> dict[str, object]:
+    space = private_space(d.config, hyp)
+    random = random_tag_bits(d.config, hyp.va_bits, linear_lsb(d.linear))
+    return {
+        "first": hex(hyp.first),
+        "last": hex(hyp.last),
+        "t0sz": hyp.t0sz,
+        "va_bits": hyp.va_bits,
+        "hyp_va_bits": hyp.hyp_va_bits,
+        "mask": hex(hyp.mask),
+        "tag": hex(hyp.tag),
+        "tag_lsb": hyp.tag_lsb,
+        "random_bits": hex(random),
+        "private": None if space is None else {"top": hex(space.top), "floor": hex(space.floor)},
+        "meeting": meeting.name.lower(),
     }
 
 
@@ -244,23 +330,21 @@ def plain(d: Decision, compare: bool) -> dict[str, object]:
             "kimage_vaddr": hex(layout.kimage),
             "memstart": hex(d.linear.memstart),
         },
+        "layout": _plain_layout(d, layout),
         "idmap": {
             "t0sz": d.idmap.t0sz,
             "extension": d.idmap.extension.value,
-            "slot": d.idmap.slot,
+            "slot": d.config.image.text >> d.config.va_bits_min,
             "levels": d.idmap.shape.levels,
         },
-        "works": d.works,
+        "works": d.comes_up,
         "defects": [{"bug": x.bug.name, "sentence": x.sentence} for x in d.defects],
         "chosen": _plain_plan(d.chosen),
     }
     if d.hyp is not None and d.overlap is not None:
-        body["hyp"] = {
-            "first": hex(d.hyp.first),
-            "last": hex(d.hyp.last),
-            "t0sz": d.hyp.t0sz,
-            "meeting": d.overlap.meeting.name.lower(),
-        }
+        body["hyp"] = _plain_hyp(d, d.hyp, d.overlap.meeting)
+    elif d.no_kvm:
+        body["hyp"] = {"none": d.no_kvm}
     if compare:
         body["strategies"] = [_plain_plan(p) for p in plans(d.config, d.board)]
     return body
