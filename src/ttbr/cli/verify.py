@@ -22,12 +22,12 @@ def run(options: "Namespace") -> int:
     """Run ``ttbr verify``; the exit status."""
     from ttbr.cli.build import request_of, text_of
     from ttbr.cli.plan import replan
-    from ttbr.emulate.verify import EMULATORS, verify
+    from ttbr.emulate.verify import verify
     from ttbr.report.verified import plain_verified, text_verified
 
     request = request_of(text_of(options.plan), options.plan)
     board, config, strategy = replan(request, options.plan)
-    verified = verify(strategy, config, board, options.on or EMULATORS)
+    verified = verify(strategy, config, board, options.on)
     if options.json:
         import json
 

@@ -27,10 +27,14 @@ OPERATIONS = {
 HCR_EL2_RW = 1 << 31
 
 
-def edges(memory: Memory, p: WalkParams, most: int = 1 << 16) -> list[int]:
-    """First and last byte of each run and of its first and last leaf, and the bytes beside them.
+MOST = 1 << 14  # addresses; more are asked where there are more runs
 
-    At most *most* addresses of half *p*; also the ends of the half and the addresses beyond them.
+
+def edges(memory: Memory, p: WalkParams, most: int = MOST) -> list[int]:
+    """First and last byte of each leaf and the bytes beside them.
+
+    Beyond *most* addresses of half *p*, those of the first and the last leaf of each run only; also
+    the ends of the half and the addresses beyond them.
     """
     end = p.base + (1 << p.input_bits)
     found = {p.base, end - 1, *((end,) if not p.upper else (p.base - 1,))}
@@ -38,10 +42,11 @@ def edges(memory: Memory, p: WalkParams, most: int = 1 << 16) -> list[int]:
         if not isinstance(item, Run):
             continue
         size = item.leaf.size
-        for va in (item.va, item.va + size, item.end - size, item.end):
+        inner = range(item.va, item.end, size)
+        if len(found) + 2 * len(inner) > most:
+            inner = range(item.va, item.va + 1)
+        for va in (*inner, item.va + size, item.end - size, item.end):
             found |= {va - 1, va}
-        if len(found) >= most:
-            break
     return sorted(va for va in found if 0 <= va < 1 << 64)
 
 
@@ -58,10 +63,12 @@ def _questions(
         yield Question(tables.regime_name, operation, state, memory, asked)
 
 
-def probe_tables(side: Side, tables: Tables, registers: Mapping[str, int] | None = None) -> Report:
-    """Ask *side* about every edge of *tables*, under *registers* (default: those of the tables)."""
+def probe_tables(
+    side: Side, tables: Tables, registers: Mapping[str, int] | None = None, most: int = MOST
+) -> Report:
+    """Ask *side* about the `edges` of *tables*, under *registers* (default: the tables' own)."""
     report = Report(f"{tables.regime_name} tables", 0)
-    found = edges(tables.memory(), tables.params)
+    found = edges(tables.memory(), tables.params, most)
     given = tables.registers if registers is None else registers
     for question in _questions(tables, given, found):
         compare_one(side, question, report)

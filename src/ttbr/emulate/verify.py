@@ -6,6 +6,7 @@ is a contradiction; a run that arrives where the proof says unsafe is not.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from ttbr.boards.board import Board
 from ttbr.build import Arena, Tables
@@ -13,8 +14,9 @@ from ttbr.emulate.differential import Report
 from ttbr.emulate.planned import planned_job
 from ttbr.emulate.probe import probe_tables
 from ttbr.emulate.run import Outcome
-from ttbr.errors import InvalidError, UnsupportedError
+from ttbr.errors import InvalidError, TtbrError, UnsupportedError
 from ttbr.linux.config import KernelConfig
+from ttbr.linux.mapped import wrongly_mapped
 from ttbr.linux.realise import realise, table_base
 from ttbr.linux.strategies import Plan, plan
 from ttbr.switch.planned import planned_problem, vhe_problem
@@ -47,15 +49,21 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was planned, proved and run. `contradictions` is empty when all agree."""
+    """What was planned, proved and run. `contradictions` is empty when all agree.
+
+    `wrong` is what the tables map otherwise than planned (`ttbr.linux.mapped`).
+    """
 
     plan: Plan
     proof: Proof
     ran: tuple[Ran, ...]
+    wrong: tuple[str, ...] = ()
 
     @property
     def contradictions(self) -> tuple[str, ...]:
         found = []
+        if self.wrong:
+            found.append("the tables do not map what was planned")
         for ran in self.ran:
             died = ran.outcome is not None and not ran.outcome.reached
             if self.proof.result.safe and died:
@@ -91,22 +99,28 @@ def _on_qemu(strategy: str, config: KernelConfig, board: Board, chosen: Plan) ->
     from ttbr.emulate.qemu_at import QemuAt
     from ttbr.emulate.sides import QemuSide
 
-    with QemuAt() as machine:
-        side = QemuSide(machine)
+    with QemuAt() as cpu:
+        side = QemuSide(cpu)
         probed = tuple(probe_tables(side, t) for t in _tables(chosen, PROBE_BASE))
     job = planned_job(strategy, config, board)
-    if min(job.memory) < qemu_run.VIRT.ram:
+    lowest = min(job.memory)
+    if lowest < qemu_run.VIRT.ram:
         why = f"its machine has no RAM below {qemu_run.VIRT.ram:#x}"
         return Ran("qemu", None, None, probed, why)
-    outcome = qemu_run.run(job)
+    machine = qemu_run.SBSA_REF if lowest >= qemu_run.SBSA_REF.ram else qemu_run.VIRT
+    outcome = qemu_run.run(job, machine)
     return Ran("qemu", outcome, outcome.stale, probed)
 
 
 def verify(
-    strategy: str, config: KernelConfig, board: Board, emulators: Iterable[str] = EMULATORS
+    strategy: str,
+    config: KernelConfig,
+    board: Board,
+    emulators: Iterable[str] | None = None,
 ) -> Verified:
     """Prove *strategy* for *config* on *board*, and run and probe it on each of *emulators*.
 
+    By default on all of `EMULATORS`; one that is not installed is then left out and says so.
     `InvalidError` where the strategy has no tables for this board; ``vhe`` runs on QEMU only and
     has no tables of its own to be probed.
     """
@@ -121,5 +135,23 @@ def verify(
         raise InvalidError(f"{strategy}: {chosen.why_not}")
     proof = prove_all(planned_problem(chosen))
     runners = {"unicorn": _on_unicorn, "qemu": _on_qemu}
-    ran = tuple(runners[name](strategy, config, board, chosen) for name in emulators)
-    return Verified(chosen, proof, ran)
+    ran = []
+    for name in dict.fromkeys(EMULATORS if emulators is None else emulators):
+        why = _missing(name) if emulators is None else ""
+        given = (strategy, config, board, chosen)
+        ran.append(Ran(name, None, why_not=why) if why else runners[name](*given))
+    arena = Arena.at(table_base(chosen), chosen.config.granule)
+    return Verified(chosen, proof, tuple(ran), wrongly_mapped(realise(chosen, arena)))
+
+
+def _missing(emulator: str) -> str:
+    """Why *emulator* is not there; empty if it is."""
+    from ttbr.emulate.qemu_at import qemu_version
+
+    if emulator == "unicorn":
+        return "" if find_spec("unicorn") else "not installed: pip install 'ttbr[emulate]'"
+    try:
+        qemu_version()
+    except TtbrError as error:
+        return str(error)
+    return ""

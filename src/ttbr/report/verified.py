@@ -4,6 +4,8 @@ from ttbr.emulate.verify import Verified
 
 __all__ = ["plain_verified", "text_verified"]
 
+LINES = 8  # of what is mapped wrongly
+
 
 def text_verified(v: Verified) -> str:
     """One line a step, and the conclusion."""
@@ -12,6 +14,8 @@ def text_verified(v: Verified) -> str:
     rows = [
         ("planned", f"{plan.strategy.name}, T0SZ {plan.boot_t0sz} then {plan.run_t0sz}"),
         ("proved", f"{v.proof.verdict}{kinds}"),
+        ("mapped", v.wrong[0] if v.wrong else "as planned"),
+        *(("", line) for line in v.wrong[1:LINES]),
     ]
     for ran in v.ran:
         ended = f"not possible: {ran.why_not}" if ran.outcome is None else str(ran.outcome)
@@ -21,9 +25,16 @@ def text_verified(v: Verified) -> str:
         probes = sum(report.probes for report in ran.probed)
         if probes:
             rows.append((f"probed on {ran.emulator}", f"{probes} AT, {ran.differences} differ"))
-    conclusion = "all agree" if not v.contradictions else "; ".join(v.contradictions)
-    rows.append(("conclusion", conclusion))
+    rows.append(("conclusion", _conclusion(v)))
     return "\n".join(f"{title:18}{text}" for title, text in rows)
+
+
+def _conclusion(v: Verified) -> str:
+    if v.contradictions:
+        return "; ".join(v.contradictions)
+    if not v.proof.result.safe:
+        return "no contradiction, but the plan is not safe"
+    return "all agree"
 
 
 def plain_verified(v: Verified) -> dict[str, object]:
@@ -44,5 +55,6 @@ def plain_verified(v: Verified) -> dict[str, object]:
             }
             for ran in v.ran
         ],
+        "mapped_wrongly": list(v.wrong),
         "contradictions": list(v.contradictions),
     }
