@@ -8,6 +8,7 @@ what computes the values, and registers without effect on translation, are left 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ttbr.errors import UnsupportedError
 from ttbr.linux.eras import Era, KernelVersion, era, row
 
 __all__ = ["SEQUENCES", "Sequence", "sequence"]
@@ -337,4 +338,7 @@ SEQUENCES: dict[str, tuple[Era[Sequence], ...]] = {
 
 def sequence(name: str, release: KernelVersion) -> Sequence:
     """The routine *name* of *release*; `UnsupportedError` for a release that does not have it."""
-    return era(SEQUENCES[name], release).rule
+    rules = SEQUENCES[name]
+    if release < rules[0].first:
+        raise UnsupportedError(f"{name}: since Linux {rules[0].first}, not in {release}")
+    return era(rules, release).rule

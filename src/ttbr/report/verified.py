@@ -11,8 +11,9 @@ def text_verified(v: Verified) -> str:
     """One line a step, and the conclusion."""
     plan = v.plan
     kinds = f" ({', '.join(v.proof.result.kinds)})" if v.proof.result.kinds else ""
+    name = f"{plan.strategy.name} with the rules of Linux {plan.config.release}"
     rows = [
-        ("planned", f"{plan.strategy.name}, T0SZ {plan.boot_t0sz} then {plan.run_t0sz}"),
+        ("planned", f"{name}, T0SZ {plan.boot_t0sz} then {plan.run_t0sz}"),
         ("proved", f"{v.proof.verdict}{kinds}"),
         ("mapped", v.wrong[0] if v.wrong else "as planned"),
         *(("", line) for line in v.wrong[1:LINES]),
