@@ -387,7 +387,12 @@ def written_with_mmu_off(*maintenance: str) -> Problem:
     for at, value in words.items():
         if value:
             trace.store(at, value)
-            for op in maintenance:
+    for op in maintenance:
+        if op == "DMB":
+            trace.dmb()
+            continue
+        for at, value in words.items():
+            if value:
                 trace.dc(op, at)
     trace.dsb("SY")
     for step in hyp_init(root, tcr2(25), trace.pc).steps:
@@ -404,7 +409,7 @@ def stores_past_the_cache() -> Problem:
 
 @row("S23b")
 def stores_invalidated() -> Problem:
-    return written_with_mmu_off("IVAC")
+    return written_with_mmu_off("DMB", "IVAC")
 
 
 @row("S25", "FAULT")

@@ -6,8 +6,10 @@ from ttbr.arch.geometry import GRANULES, Granule, level_count
 from ttbr.arch.registers import REGISTERS
 from ttbr.memory import SparseMemory
 from ttbr.switch.program import (
+    Abort,
     Branch,
     Dc,
+    Dmb,
     Dsb,
     Eret,
     Event,
@@ -143,6 +145,10 @@ class Trace:
         domain = option.removesuffix(kind) or "SY"
         return self.step(f"dsb {option.lower()}", Dsb(domain, kind))
 
+    def dmb(self, option: str = "SY") -> "Trace":
+        kind = next((k for k in ("LD", "ST") if option.endswith(k)), "")
+        return self.step(f"dmb {option.lower()}", Dmb(option.removesuffix(kind) or "SY", kind))
+
     def tlbi(self, name: str, va: int | None = None, asid: int = 0) -> "Trace":
         op = tlbi_by_name(name)
         assert op is not None
@@ -167,8 +173,14 @@ class Trace:
         return self.step(f"dc {op.lower()}, {va:#x}", Dc(op, va))
 
     def fault(self, el: int, vector: int) -> "Trace":
-        """The fetch here faults and is taken to *vector*."""
-        self.step("(fault)", ExceptionEntry(el, vector))
+        """The fetch here is meant to fault, which is taken to *vector*."""
+        self.step("(fault)", Abort(), ExceptionEntry(el, vector))
+        self.el, self.pc = el, vector
+        return self
+
+    def call(self, el: int, vector: int) -> "Trace":
+        """HVC or SVC, taken to *vector*."""
+        self.step("call", ExceptionEntry(el, vector))
         self.el, self.pc = el, vector
         return self
 

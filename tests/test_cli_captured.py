@@ -1,5 +1,6 @@
 """Machine code on captured tables, replayed counterexamples, and a live target, from the CLI."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,12 @@ def test_a_counterexample_is_replayed(
     status, text, _ = ask(capsys, "run", str(scenario), "--hostile")
     assert status == 1
     assert "with our walk and a hostile TLB: died" in text
+    assert "\nheld: 0x4000001000 -> Translation fault, level 2, from before the first" in text
+    assert "not observed" not in text
+    (unknown,) = Path("examples/scenarios").glob("S22-*.toml")
+    run = json.loads(ask(capsys, "run", str(unknown), "--hostile", "--json")[1])
+    assert run["death"]["decreed"]
+    assert run["held"] == ["0x80001000 -> not known, from before the first instruction"]
     status, _, error = ask(capsys, "run", "examples/seattle/since-4.1.toml", "--hostile")
     assert status == 2
     assert "no counterexample" in error

@@ -85,14 +85,16 @@ def test_a_machine_goes_on_when_the_client_leaves(tmp_path: Path) -> None:
             gdb.write_register("pc", CODE)
             gdb.write_register("x0", TABLES)
             gdb.detach()
-        counts = []
-        for _ in range(2):
+        counts = [0]
+        deadline = time.monotonic() + 30
+        while len(counts) < 3 and time.monotonic() < deadline:
             with LiveTarget.connect(place) as target:
                 first = int.from_bytes(target.memory.read(TABLES, 8), "little")
                 assert int.from_bytes(target.memory.read(TABLES, 8), "little") == first
+            if first > counts[-1]:
                 counts.append(first)
-            time.sleep(0.1)
-        assert 0 < counts[0] < counts[1]
+            time.sleep(0.01)  # a loaded host may not let the machine run for a while
+        assert len(counts) == 3
 
 
 def test_a_stub_without_physical_memory_is_refused() -> None:

@@ -19,7 +19,7 @@ from ttbr.emulate.jobs import el1_job, text_job
 from ttbr.emulate.qemu_process import QemuProcess, sparse_file
 from ttbr.emulate.qemu_run import SBSA_REF, VIRT, run
 from ttbr.emulate.run import Job
-from ttbr.errors import InvalidError, TtbrError
+from ttbr.errors import InvalidError, TtbrError, UnsupportedError
 from ttbr.linux.sequences import sequence
 
 pytestmark = needs_qemu
@@ -118,7 +118,6 @@ def bare(text: str, el: int = 2, **registers: int) -> Job:
         ("str x1, [x0], #8", "no memory there", "store"),
         ("br x0\nnop", "no memory there", "fetch"),
         ("svc #0", "SVC", ""),
-        ("msr sctlr_el3, x0", "UNDEFINED instruction", ""),
         ("1: b 1b", "it branches to itself", ""),
     ],
 )
@@ -130,6 +129,19 @@ def test_ends_that_are_no_translation_fault(text: str, why: str, access: str) ->
     if access:
         assert death.far is not None
         assert death.far & ~8 == 0x8_0000_0000_0000
+
+
+def test_an_undefined_instruction() -> None:
+    job = bare("nop\nnop\nnop")
+    udf = job.memory[CODE][:4] + bytes(4) + job.memory[CODE][8:]
+    death = run(replace(job, memory={**job.memory, CODE: udf})).death
+    assert death is not None
+    assert (death.pc, death.why) == (CODE + 4, "UNDEFINED instruction")
+
+
+def test_a_register_that_the_exception_level_lacks_refutes_nothing() -> None:
+    with pytest.raises(UnsupportedError, match="msr SCTLR_EL3, x0: it has no such register"):
+        run(bare("nop\nmsr sctlr_el3, x0\nnop"))
 
 
 def test_registers_reach_the_job() -> None:
@@ -153,10 +165,11 @@ def test_a_program_that_does_not_end() -> None:
     assert death.why.startswith("still running after")
 
 
-def test_a_cpu_that_waits() -> None:
-    death = run(bare("wfi\nnop")).death
-    assert death is not None
-    assert death.why == "it waits for an interrupt (WFI)"
+def test_wfi_completes() -> None:
+    """It may complete at any time, and no interrupt will come."""
+    outcome = run(bare("wfi\nnop"))
+    assert outcome.reached
+    assert [step.text for step in outcome.executed] == ["wfi", "nop", "nop"]
 
 
 # What cannot run

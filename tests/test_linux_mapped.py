@@ -35,7 +35,7 @@ def change(tables: Realised, wanted: Callable[[int], bool], new: Callable[[int],
     """Rewrite one leaf for which *wanted* holds; its output address."""
     for segment in tables.tables[0].arena.segments:
         for at in range(segment.offset, segment.offset + segment.size, 8):
-            (word,) = struct.unpack_from("<Q", segment.data, at)
+            word: int = struct.unpack_from("<Q", segment.data, at)[0]
             if word & 3 == 3 and word & XN and wanted(word):
                 struct.pack_into("<Q", segment.data, at, new(word))
                 return word & OUTPUT

@@ -12,6 +12,7 @@ from ttbr.switch.assembly import assemble
 from ttbr.switch.interpreter import run
 from ttbr.switch.machinecode import MachineCode
 from ttbr.switch.program import (
+    Abort,
     Branch,
     Code,
     Dsb,
@@ -257,7 +258,7 @@ def test_a_fetch_that_is_meant_to_fault() -> None:
     registers = {"x0": 1, "VBAR_EL2": BASE}
     trace = run(code, registers, 2, faults=[BASE + 4])
     assert [step.pc - BASE for step in trace.steps] == [0, 4, 0x200]
-    assert trace.steps[1].events == (ExceptionEntry(2, BASE + 0x200),)
+    assert trace.steps[1].events == (Abort(isb=True), ExceptionEntry(2, BASE + 0x200))
 
 
 def test_a_call_that_returns_is_not_looked_into() -> None:

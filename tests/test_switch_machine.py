@@ -140,13 +140,19 @@ def test_dsb_completes_stores(option: str, completes: bool) -> None:
 
 
 def test_a_store_past_the_cache_needs_maintenance() -> None:
-    """R_XGXKR: the tables are mapped Non-cacheable, the walks are cacheable."""
+    """R_XGXKR: the tables are mapped Non-cacheable, the walks are cacheable.
+
+    A clean leaves a stale clean line in the cache; and only a DSB or DMB orders DC by VA after a
+    store that is not cacheable (D7.5.9).
+    """
     k = Kernel()
     nc = Intent(KERNEL + k.arena.base, 1 << 21, k.arena.base, attr=0x44, permissions=3)
     assert seen(stored("SY", intent=nc))[-1] == (OLD, NEW)
     assert seen(stored("dc CVAU", "SY", intent=nc))[-1] == (OLD, NEW)
-    for op in ("CVAC", "CIVAC", "IVAC"):
-        assert seen(stored(f"dc {op}", "SY", intent=nc))[-1] == (NEW,)
+    for op, helps in (("CVAC", False), ("CIVAC", True), ("IVAC", True)):
+        expected = (NEW,) if helps else (OLD, NEW)
+        assert seen(stored("SY", f"dc {op}", "SY", intent=nc))[-1] == expected
+        assert seen(stored(f"dc {op}", "SY", intent=nc))[-1] == (OLD, NEW)
         assert seen(stored("SY", f"dc {op}", intent=nc))[-1] == (OLD, NEW)
 
 
@@ -255,8 +261,7 @@ def test_tags_are_stripped_with_tbi() -> None:
     t = el1().ldr(TARGET & ~(0xFF << 56) | 0x12 << 56)
     target = Intent(TARGET, 4096, 0xA000_0000, permissions=3)
     assert prove(k.problem(t, target, changed={"TCR_EL1": tcr1(25, TBI1=1)})).safe
-    with pytest.raises(InvalidError, match="no intent says where 0x1"):
-        prove(k.problem(t, target))
+    assert prove(k.problem(t, target)).kinds == ("FAULT",)
 
 
 def one(step: Step, registers: dict[str, int] | None = None) -> Problem:

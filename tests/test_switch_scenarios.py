@@ -16,7 +16,9 @@ from ttbr.switch.scenario import Scenario, parse_scenario, read_scenario
 
 FOLDER = ROOT / "examples" / "scenarios"
 FILES = {path.stem.split("-")[0]: path for path in sorted(FOLDER.glob("*.toml"))}
-VARIANTS = {"S15b", "S20b", "S41b", "S54", "S71b"}
+VARIANTS = {
+    *("S04c", "S15b", "S20b", "S23c", "S23d", "S41b", "S44e", "S54", "S71b", "S72"),
+}
 SAFE_ROWS = [name for name, row in ROWS.items() if not row.kinds]
 
 
@@ -181,5 +183,5 @@ def test_an_access_without_intent_is_refused_by_the_proof() -> None:
     found = parse_scenario(head + "[intent]" + intent.replace(', "data"', ""), "s.toml")
     with pytest.raises(InvalidError) as caught:
         prove(found.problem)
-    message = "0x4000001024: ldr x6, [x5]: no intent says where 0x4000200000 should lead"
+    message = "s.toml:48: 0x4000001024: ldr x6, [x5]: no intent says where 0x4000200000 should lead"
     assert str(caught.value) == message

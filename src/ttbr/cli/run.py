@@ -57,23 +57,31 @@ def _job(options: "Namespace") -> "Job":
 
 
 def _replayed(options: "Namespace", job: "Job") -> "Outcome":
-    """The run under our walk, with --hostile and the entries of the first finding that can show."""
-    from ttbr.emulate.replay import held_of, replay
+    """The run under our walk. With --hostile it has the entries of the first finding that the
+    emulator can show to fail, else of the first that fails because the proof says so."""
+    from ttbr.emulate.replay import replay
 
     if not options.hostile:
         return replay(job)
     from ttbr.cli.prove import proof_of
+    from ttbr.emulate.held import held_of
     from ttbr.errors import UnsupportedError
 
     result = proof_of(options).result
     if result.safe:
         raise InvalidError("--hostile: the proof says safe, there is no counterexample to replay")
+    outcomes = []
     for finding in result.findings:
         try:
-            return replay(job, held_of(finding))
+            outcome = replay(job, held_of(finding))
         except UnsupportedError:
             continue
-    raise InvalidError(f"--hostile: {', '.join(result.kinds)} shows in no single access")
+        if outcome.death is not None and not outcome.death.decreed:
+            return outcome
+        outcomes.append(outcome)
+    if not outcomes:
+        raise InvalidError(f"--hostile: {', '.join(result.kinds)} shows in no single access")
+    return next((outcome for outcome in outcomes if outcome.death is not None), outcomes[0])
 
 
 def _outcome(options: "Namespace", job: "Job") -> "tuple[Outcome, str | None]":

@@ -113,6 +113,7 @@ class Death:
     `pc` is the instruction that was not completed, `far` the address that it could not use, by
     `access` (``fetch``, ``load``, ``store``; empty where no access failed). `fault` is the
     translation's, `status` the fault status code; both are None when it was something else.
+    `decreed`: the architecture allows it, as a proof says, and the emulator showed nothing of it.
     """
 
     pc: int
@@ -121,17 +122,20 @@ class Death:
     far: int | None = None
     fault: Fault | None = None
     status: int | None = None
+    decreed: bool = False
 
     def __str__(self) -> str:
         what = f"{self.access} of {self.far:#x}" if self.access and self.far is not None else ""
-        return f"died at {self.pc:#x}: " + ": ".join(part for part in (what, self.why) if part)
+        text = f"died at {self.pc:#x}: " + ": ".join(part for part in (what, self.why) if part)
+        return f"{text} [as the proof allows, not observed]" if self.decreed else text
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a run did: `cpu` names who ran it; `death` is None when it reached its end.
 
-    `registers` are the translation registers and PC afterwards.
+    `registers` are the translation registers and PC afterwards. `held` says in words which TLB
+    entries and walks were used in place of what the tables give.
     """
 
     job: Job = field(repr=False)
@@ -139,6 +143,7 @@ class Outcome:
     executed: tuple[Executed, ...] = field(repr=False)
     death: Death | None
     registers: Mapping[str, int] = field(repr=False)
+    held: tuple[str, ...] = ()
 
     @property
     def reached(self) -> bool:

@@ -49,7 +49,8 @@ class Stop:
     """Why a run stopped at `pc` without reaching its end.
 
     `access` is ``fetch``, ``load`` or ``store`` of the virtual address `far` when that was refused
-    or reached the physical address `hole`, where no memory is; `what` is any other reason.
+    or reached the physical address `hole`, where no memory is; `what` is any other reason: with
+    an access, that it was meant to be refused.
     """
 
     pc: int
@@ -189,12 +190,15 @@ class UnicornCpu:
             stop = self._start(pc, 1 if cold else limit - len(self.executed))
             if self._arrived:
                 return None
-            if stop is not None and stop.access == "fetch" and stop.far in self.job.faults:
+            if stop is not None and self._is_meant(stop):
                 self._take_exception(stop.pc)
             elif stop is not None:
                 return stop
             pc = self.pc
         return Stop(self.pc, what=f"still running after {limit} instructions")
+
+    def _is_meant(self, stop: Stop) -> bool:
+        return stop.access == "fetch" and stop.far in self.job.faults and not stop.what
 
     def _start(self, pc: int, count: int) -> Stop | None:
         self._exception = self._hole = None

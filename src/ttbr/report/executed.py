@@ -16,8 +16,10 @@ def _line(number: int, step: Executed) -> str:
 
 
 def text_outcome(outcome: Outcome, stale: str | None) -> str:
-    """Each instruction with its address, where it was fetched from and what translated; the end."""
+    """Each instruction with its address, where it was fetched from and what translated; what was
+    held in a hostile TLB; the end."""
     lines = [_line(number, step) for number, step in enumerate(outcome.executed)]
+    lines += [f"held: {text}" for text in outcome.held]
     lines.append(str(outcome))
     if stale is not None:
         lines.append(f"  {stale}")
@@ -33,6 +35,7 @@ def plain_outcome(outcome: Outcome, stale: str | None) -> dict[str, object]:
         "reached": outcome.reached,
         "until": hex(outcome.job.until),
         "stale": stale,
+        "held": list(outcome.held),
         "death": None
         if death is None
         else {
@@ -42,6 +45,7 @@ def plain_outcome(outcome: Outcome, stale: str | None) -> dict[str, object]:
             "far": None if death.far is None else hex(death.far),
             "status": death.status,
             "level": death.fault.level if death.fault else None,
+            "decreed": death.decreed,
         },
         "executed": [
             {

@@ -22,7 +22,7 @@ from ttbr.switch.problem import Intent
 from ttbr.switch.timeline import Timeline
 from ttbr.switch.tlb import Invalidation
 
-__all__ = ["cells", "configs_in_play", "reaching"]
+__all__ = ["below", "cells", "configs_in_play", "reaching"]
 
 LIMIT = 4096
 _CONTIGUOUS = 1 << 52
@@ -370,11 +370,31 @@ def reaching(line: Timeline, regime: str, read: Mapping[int, set[int]]) -> Itera
         lister = _Lister(line, _Ranges([]))
         for layout in _layouts(configs_in_play(line, regime, upper)):
             missing = set(line.stored - read.get(layout.root, set()))
-            yield from _search(lister, layout, missing)
+            for va, _ in _search(lister, layout, missing):
+                yield va
 
 
-def _search(lister: _Lister, layout: Layout, missing: set[int]) -> Iterator[int]:
-    """Addresses of *layout* whose walks read the *missing* locations; each table is read once."""
+def below(line: Timeline, regime: str) -> Iterator[int]:
+    """Addresses that stand for all those below each stored-to descriptor that may be of a table."""
+    for upper in range(len(ROWS[regime].halves)):
+        lister = _Lister(line, _Ranges([]))
+        spans: dict[int, int] = {}
+        for layout in _layouts(configs_in_play(line, regime, upper)):
+            for va, size in _search(lister, layout, set(line.stored)):
+                if size > layout.format.granule.size:
+                    spans[va] = max(size, spans.get(va, 0))
+        end = -1
+        wanted = []
+        for va, size in sorted(spans.items()):
+            if va > end:  # else it is inside the one before
+                wanted.append(Intent(va, size, None))
+                end = va + size - 1
+        yield from (va for va, _ in cells(line, regime, wanted))
+
+
+def _search(lister: _Lister, layout: Layout, missing: set[int]) -> Iterator[tuple[int, int]]:
+    """Addresses of *layout* whose walks read the *missing* locations, and the size of what is below
+    them; each table is read once."""
     f = layout.format
     seen: set[tuple[int, int]] = set()
     work = [(layout.level, layout.root, layout.mask, layout.base)]
@@ -389,7 +409,7 @@ def _search(lister: _Lister, layout: Layout, missing: set[int]) -> Iterator[int]
             if sign == "stored":
                 if target in missing:
                     missing.discard(target)
-                    yield at
+                    yield at, f.granule.entry_size(level)
                 items = [lister.item(f, level, value) for value in lister.values[target]]
                 below = [(item[0], item[2]) for item in items]
             work += [

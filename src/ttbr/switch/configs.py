@@ -30,6 +30,7 @@ __all__ = [
     "RegimeRow",
     "Values",
     "initial_fields",
+    "sctlr_fields",
 ]
 
 LIMIT = 4096
@@ -72,7 +73,7 @@ class RegimeRow:
 
 
 def _half(n: int) -> tuple[str, ...]:
-    own = tuple(f"{name}{n}" for name in ("TG", "EPD", "TBI", "HPD", "SH"))
+    own = tuple(f"{name}{n}" for name in ("TG", "EPD", "TBI", "HPD", "SH", "E0PD"))
     return (f"T{n}SZ", *own, "IPS", "HA", "HD", "DS", "AS", "A1")
 
 
@@ -256,15 +257,16 @@ class Configurations:
     def environment(
         self, row: RegimeRow, registers: Mapping[str, int], upper: int
     ) -> Config | None:
-        """The config of another PE, or None where it does not walk this half as programmed."""
+        """The config of another PE, or None where it does not share entries of this half (CnP=0,
+        R_LGDJT) or does not walk it as programmed."""
         merged = dict(self._registers) | dict(registers)
         half = regime_of(merged, row.name, self._features)
         p = half.upper if upper else half.lower
         if isinstance(p, UnsupportedError):
             raise p
-        if not isinstance(p, WalkParams) or p.epd:
-            return None
         pair = tuple(merged.get(name, 0) for name in row.ttbrs)
+        if not isinstance(p, WalkParams) or p.epd or not pair[upper] & 1:
+            return None
         asid = self._asid(row, (*pair, 0)[:2], merged[row.tcr])  # type: ignore[arg-type]
         values = {row.ttbrs[upper]: pair[upper], f"T{upper}SZ": 64 - p.input_bits}
         return Config(True, p, self._decoder(p), asid, "", False, True, values, environment=True)
@@ -276,7 +278,12 @@ def initial_fields(row: RegimeRow, registers: Mapping[str, int]) -> dict[str, tu
     if tcr is None:
         raise InvalidError(f"register {row.tcr} is missing")
     fields: dict[str, tuple[int, ...]] = {f.name: (f.get(tcr),) for f in row.fields.fields}
-    sctlr = registers.get(row.sctlr, 1)
+    sctlr = registers.get(row.sctlr, 5)
     fields |= {"TCR": (tcr,), "MAIR": (registers.get(row.mair, 0),)}
-    fields |= {name: (REGISTERS[row.sctlr][name].get(sctlr),) for name in ("M", "WXN", "C")}
-    return fields
+    return fields | {name: (value,) for name, value in sctlr_fields(sctlr).items()}
+
+
+def sctlr_fields(value: int) -> dict[str, int]:
+    """The fields of an SCTLR_ELx value that proofs look at. EIS and EOS count with FEAT_ExS."""
+    layout = REGISTERS["SCTLR_EL1"]
+    return {name: layout[name].get(value) for name in ("M", "WXN", "C", "EIS", "EOS")}

@@ -13,10 +13,10 @@ from typing import NamedTuple
 from ttbr.arch.regime import EL1, EL2, EL20
 from ttbr.errors import InvalidError
 from ttbr.switch.configs import Config
-from ttbr.switch.judge import Clash, Finding, Hit, Slice, Stale
+from ttbr.switch.judge import Clash, Finding, Flat, Hit, Slice, Stale
 from ttbr.switch.problem import Problem, regime_at
 from ttbr.switch.program import Dsb, Event, Isb, Step, Store, Tlbi
-from ttbr.switch.prove import Result, prove
+from ttbr.switch.prove import SAFE, Result, prove, prove_all
 from ttbr.switch.saturate import Stop
 from ttbr.switch.tlb import JUNK, UNKNOWN, Entry, Leaf, Part, removes
 from ttbr.switch.tlbi import tlbi_by_name
@@ -48,7 +48,7 @@ class History:
     It was made at point `point`, after step `step` (-1: before the first), by a walk under `config`
     that read `path`. `resumed` is the partial walk that it went on from, when that was made earlier
     or under other registers. `survived` are the steps of later TLBIs that need not remove it, with
-    the reason.
+    the reason. `junk` is the address that the walk read where no table is.
     """
 
     entry: Entry
@@ -58,6 +58,7 @@ class History:
     path: tuple[Fetched, ...]
     resumed: "History | None"
     survived: tuple[tuple[int, str], ...]
+    junk: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,10 @@ class Explanation:
 # What each kind rests on, besides the rules of the entries themselves.
 _RULES: dict[str, tuple[str, ...]] = {
     "WRONG-PA": ("R_NWYRD entries are not tagged by TTBR or TCR",),
-    "ATTR": ("K1.2.4 unsynchronized registers", "MAIR_ELx is permitted to be cached in a TLB"),
+    "ATTR": (),
     "FAULT": ("I_YGYRY an entry is never guaranteed to stay, so a walk is always possible",),
-    "PERM": ("K1.2.4 unsynchronized registers",),
+    "PERM": (),
+    "NO-FAULT": ("D8.1.9 only an address out of range, or not mapped, is sure to fault",),
     "CONFLICT": ("R_WHZWS changes that need break-before-make", "K1.2.3 what a conflict may do"),
     "CONFLICT-ABORT": ("I_HYQMB, R_FCPSG aborts that FEAT_BBM still permits",),
     "JUNK-WALK": ("D8.3 a descriptor's type depends on the level at which it is read",),
@@ -83,10 +85,21 @@ _RULES: dict[str, tuple[str, ...]] = {
 }
 
 
+AGAIN, OUTSIDE = "cached again before it completed", "not in its guaranteed scope"
+PENDING, CLASHED = "not completed by a DSB", "not sure to be removed: it conflicts with another"
+_SURVIVAL = {
+    AGAIN: "R_TGVWD a TLBI guarantees nothing before its DSB",
+    OUTSIDE: "R_MMZTY more than the guaranteed scope may go, and need not",
+    PENDING: "R_PSMWS only a DSB completes a TLBI",
+    CLASHED: "R_BLRKC only a TLBI of everything is sure to remove conflicting entries",
+}
+
+
 def explain(finding: Finding) -> Explanation:
     """The histories behind *finding*."""
     piece, outcome = finding.slice, finding.outcome
     number = max(finding.point - 1, 0) if finding.kind == "BBM" else finding.point
+    at = outcome.location if isinstance(outcome, Stop) and outcome.location is not None else -1
     entries: list[Entry] = []
     if isinstance(outcome, Hit):
         entries = [outcome.leaf]
@@ -98,14 +111,47 @@ def explain(finding: Finding) -> Explanation:
         entries = [JUNK if outcome.junk else UNKNOWN]
     world = piece.worlds[number]
     histories = tuple(_history(piece, e, number) for e in entries if e in world)
-    rules = list(_RULES[finding.kind])
+    rules = [*_RULES[finding.kind], *_by_control(finding)]
     if any(isinstance(e, Leaf) and e.tag is None for e in entries) and piece.regime != EL2:
         rules.append("R_QGKGF a global entry matches every ASID")
     if any(isinstance(e, Part) for e in entries):
         rules.append("R_RVJDB partial walks are cached")
+    rules += [_SURVIVAL[why] for history in histories for _, why in history.survived]
+    if isinstance(outcome, Stop) and len(piece.line.points[number].visible.get(at, ())) > 1:
+        rules.append("R_SPVBD a walk is sure to see a store only after a DSB")
+        rules.append("R_XGXKR and after cache maintenance, where it is not cached alike")
     if finding.access.since != finding.access.now and finding.point < finding.access.now:
         rules.append("B2.7.4.2 a translation may be as old as the last context synchronization")
     return Explanation(finding, histories, tuple(dict.fromkeys(rules)))
+
+
+def _by_control(finding: Finding) -> Iterator[str]:
+    """The registers and the PSTATE field that a memory type or permission comes from."""
+    piece, outcome, access = finding.slice, finding.outcome, finding.access
+    if finding.kind not in ("ATTR", "PERM") or not isinstance(outcome, Flat | Hit):
+        return
+    fields = piece.line.points[finding.point].registers[piece.regime].fields
+    attr = finding.kind == "ATTR"
+    names = ("M", "C", "MAIR") if attr else ("WXN",)
+    if any(len(fields[name]) > 1 for name in names):
+        yield "K1.2.4 unsynchronized registers"
+    if isinstance(outcome, Flat):
+        yield "R_WFZPW data is Device-nGnRnE with the MMU off"
+        return
+    leaf, fresh = outcome.leaf, outcome.fresh()
+    if attr:
+        if outcome.attr not in (leaf.attr, fresh[0]):
+            yield "SCTLR_ELx.C=0 makes data accesses to Normal memory Non-cacheable"
+        elif outcome.attr != fresh[0]:
+            yield "R_VNRFW MAIR_ELx is permitted to be cached in a TLB"
+        else:
+            yield "D8.6 the memory type is that of the descriptor's index in MAIR_ELx"
+    elif access.need & outcome.permissions:
+        yield "D8.4.3 PSTATE.PAN=1 bars privileged data accesses to what EL0 may access"
+    elif outcome.permissions != fresh[1]:
+        yield "R_VNRFW SCTLR_ELx.WXN is permitted to be cached in a TLB"
+    else:
+        yield "D8.4 access permissions, with SCTLR_ELx.WXN"
 
 
 def _history(piece: Slice, entry: Entry, number: int) -> History:
@@ -113,7 +159,7 @@ def _history(piece: Slice, entry: Entry, number: int) -> History:
     points = piece.line.points
     path: list[Fetched] = []
     resumed: History | None = None
-    walk: Entry | None = entry
+    walk: Entry | None = origin.parent if origin.junk is not None else entry
     while isinstance(walk, Leaf | Part):
         level = walk.level if isinstance(walk, Leaf) else walk.level - 1
         path.append(Fetched(level, walk.location, walk.descriptor))
@@ -135,7 +181,14 @@ def _history(piece: Slice, entry: Entry, number: int) -> History:
     ]
     step = points[origin.point].step
     return History(
-        entry, origin.point, step, origin.config, tuple(reversed(path)), resumed, tuple(survived)
+        entry,
+        origin.point,
+        step,
+        origin.config,
+        tuple(reversed(path)),
+        resumed,
+        tuple(survived),
+        origin.junk,
     )
 
 
@@ -147,31 +200,43 @@ def _survives(piece: Slice, entry: Entry, issue: int, now: int, made: int) -> st
     assert tlbi is not None
     done = [p.number for p in points[issue : now + 1] if tlbi.number in p.completed]
     if made >= issue:
-        return "cached again before it completed" if not done or made < done[0] else ""
+        return AGAIN if not done or made < done[0] else ""
     if not removes(tlbi, entry):
-        return "not in its guaranteed scope"
-    return "" if done else "not completed by a DSB"
+        return OUTSIDE
+    if not done:
+        return PENDING
+    # What it removes and is there all the same clashed with another entry.
+    return CLASHED if entry in piece.worlds[done[0]] else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
     """A change of the trace that makes it safe: `what` is ``insert`` or ``move``, `texts` the
-    instructions, before step `step`; a moved instruction was step `origin`."""
+    instructions, before step `step`; a moved instruction was step `origin`. `verdict` says what the
+    changed trace rests on."""
 
     what: str
     texts: tuple[str, ...]
     step: int
     origin: int | None
     problem: Problem
+    verdict: str = SAFE
 
 
 _ALL_TLBI = {EL1: "VMALLE1", EL2: "ALLE2", EL20: "ALLE2"}
 
 
+def _all_tlbi(problem: Problem, regime: str) -> str:
+    """The TLBI of everything; for all PEs where the trace has such a TLBI."""
+    events = (event for step in problem.steps for event in step.events)
+    wide = any(isinstance(e, Tlbi) and e.op.shareability != "NSH" for e in events)
+    return f"tlbi {_ALL_TLBI[regime].lower()}{'is' if wide else ''}"
+
+
 def _candidates(problem: Problem) -> Iterator[tuple[str, ...]]:
     """What to insert anywhere, smallest first."""
     regimes = list(dict.fromkeys(regime_at(step) for step in problem.steps))
-    tlbis = [f"tlbi {_ALL_TLBI[regime].lower()}" for regime in regimes]
+    tlbis = [_all_tlbi(problem, regime) for regime in regimes]
     yield ("isb",)
     yield ("dsb sy",)
     for tlbi in tlbis:
@@ -190,8 +255,8 @@ def _breaks(result: Result) -> Iterator[tuple[int, tuple[str, ...]]]:
         step = result.problem.steps[min(finding.access.step, len(result.problem.steps) - 1)]
         stores = [e for e in step.events if isinstance(e, Store)]
         if finding.kind == "BBM" and len(stores) == 1:
-            tlbi = _ALL_TLBI[finding.access.regime].lower()
-            texts = (f"str xzr, [{stores[0].va:#x}]", "dsb sy", f"tlbi {tlbi}", "dsb sy")
+            tlbi = _all_tlbi(result.problem, finding.access.regime)
+            texts = (f"str xzr, [{stores[0].va:#x}]", "dsb sy", tlbi, "dsb sy")
             yield finding.access.step, texts
 
 
@@ -275,8 +340,22 @@ def repair(result: Result, limit: int = 2000) -> Repair | None:
 
     Tried in turn: one instruction more, one barrier moved within straight-line code, several
     instructions more, the break before a store. An insertion as late as possible is preferred: it
-    leaves the most of the trace as it was. *limit* bounds the number of proofs.
+    leaves the most of the trace as it was. Where the result is safe under an assumption only, and
+    one ISB more makes it safe without, that belongs to it. *limit* bounds the number of proofs.
     """
+    found = _smallest(result, limit)
+    if found is None:
+        return None
+    verdict = prove_all(found.problem).verdict
+    if verdict != SAFE and found.what == "insert" and found.texts[-1] != "isb":
+        texts = (*found.texts, "isb")
+        changed = _inserted(result.problem, found.step, texts)
+        if prove_all(changed).verdict == SAFE:
+            return Repair("insert", texts, found.step, None, changed)
+    return replace(found, verdict=verdict)
+
+
+def _smallest(result: Result, limit: int) -> Repair | None:
     search = _Search(result, limit)
     candidates = list(_candidates(result.problem))
     for texts in candidates:
@@ -301,26 +380,30 @@ def _straight(steps: tuple[Step, ...], a: int, b: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Barrier:
-    """One ISB, DSB or TLBI of a safe trace: `kinds` is what goes wrong without it, empty where it
-    is redundant for this proof."""
+    """One ISB, DSB or TLBI of a safe trace: `kinds` is what goes wrong without it, `assuming` what
+    the proof without it rests on beyond the assumptions of the whole; both are empty where it is
+    redundant for this proof."""
 
     step: int
     text: str
     kinds: tuple[str, ...]
+    assuming: tuple[str, ...] = ()
 
     @property
     def carries(self) -> bool:
-        return bool(self.kinds)
+        return bool(self.kinds or self.assuming)
 
 
 def drop_one(problem: Problem) -> tuple[Barrier, ...]:
-    """For each barrier of *problem*: does the proof stand without it?"""
+    """For each barrier of *problem*: does the proof stand without it, with no more assumptions?"""
     found = []
+    rests = prove_all(problem).assuming
     for number, step in enumerate(problem.steps):
         if not any(isinstance(event, Isb | Dsb | Tlbi) for event in step.events):
             continue
         rest = tuple(e for e in step.events if not isinstance(e, Isb | Dsb | Tlbi))
         steps = (*problem.steps[:number], replace(step, events=rest), *problem.steps[number + 1 :])
-        kinds = prove(replace(problem, steps=steps)).kinds
-        found.append(Barrier(number, step.text, kinds))
+        proof = prove_all(replace(problem, steps=steps))
+        more = tuple(name for name in proof.assuming if name not in rests)
+        found.append(Barrier(number, step.text, proof.result.kinds, more))
     return tuple(found)

@@ -13,6 +13,7 @@ from ttbr.switch.instructions import ACCESSES, BARRIERS, HINTS, Access
 from ttbr.switch.operands import Operand, Register
 from ttbr.switch.processor import ADDRESS_MASK, Processor, Readable, Unknown, Value
 from ttbr.switch.program import (
+    Abort,
     At,
     Branch,
     Code,
@@ -38,6 +39,8 @@ from ttbr.switch.tlbi import tlbi_by_name
 __all__ = ["run"]
 
 _PSTATE = ("SPSEL", "DAIF", "PAN", "UAO", "SSBS", "DIT", "TCO")
+_PAN, _SPAN = 22, 23
+"""PSTATE.PAN in SPSR_ELx and in what MRS gives, and SCTLR_ELx.SPAN."""
 
 
 def run(
@@ -56,7 +59,8 @@ def run(
     """Run *code* at exception level *el* until it leaves the code, and give its trace.
 
     *registers* holds x0-x30 and sp by those names, system registers by their Arm names, and NZCV
-    (bits 3:0) and DAIF. SPSEL is 1 and HCR_EL2 is 0 unless they are given.
+    (bits 3:0), DAIF, and PAN (0 or 1). SPSEL is 1 and HCR_EL2 is 0 unless they are given; PAN is
+    not known then, or 0 where ID_AA64MMFR1_EL1 says that there is none.
     *memory* answers loads by virtual address; *place* tells which virtual addresses are the same
     memory (by default, none).
 
@@ -78,6 +82,8 @@ def run(
         returns=frozenset(returns),
     )
     state.caller = state.x[30]
+    if state.without_pan():
+        state.system["PAN"] = 0
     for _ in range(limit):
         if state.pc in stop:
             return state.finish("reaches a stop")
@@ -105,6 +111,7 @@ class _Run(Processor):
     ended: str = ""
     caller: Value = 0
     calls: list[int] = field(default_factory=list)
+    spans: set[int] = field(default_factory=set)  # former SCTLR_ELx.SPAN, not synchronized away
 
     def finish(self, how: str) -> Trace:
         known = {f"x{i}": v for i, v in enumerate(self.x) if isinstance(v, int)}
@@ -120,7 +127,7 @@ class _Run(Processor):
         self.events = []
         self.following = (self.pc + 4) & ADDRESS_MASK
         step = (self.pc, self.el, instruction.text, instruction.where)
-        hcr = self.hcr()
+        state = (self.hcr(), self.pan())
         mnemonic = instruction.mnemonic
         if mnemonic in OPERATIONS:
             self.compute(instruction)
@@ -133,7 +140,7 @@ class _Run(Processor):
             _HANDLERS[mnemonic](self, instruction.operands)
         elif mnemonic not in _PLAIN:
             raise self.error("this instruction is not modelled")
-        self.steps.append(Step(*step, tuple(self.events), hcr))
+        self.steps.append(Step(*step, tuple(self.events), *state))
         if self.following is not None:
             self.pc = self.following
 
@@ -245,13 +252,39 @@ class _Run(Processor):
         self.saved[el] = (spsr, self.el, self.flags, pstate)
         self.system |= {f"ELR_EL{el}": back, f"SPSR_EL{el}": spsr, "SPSEL": 1, "DAIF": 0x3C0}
         self.el, self.following = el, target
+        self.enter_pan(el)
+
+    def pan(self) -> int | None:
+        value = self.system.get("PAN")
+        return value if isinstance(value, int) else None
+
+    def without_pan(self) -> bool:
+        features = self.system.get("ID_AA64MMFR1_EL1")
+        return isinstance(features, int) and not features >> 20 & 15
+
+    def enter_pan(self, el: int) -> None:
+        """With SCTLR_ELx.SPAN=0 an exception to EL1, or to EL2 of a host, sets PSTATE.PAN."""
+        host = self.hcr() >> 34 & 1 and self.hcr() >> 27 & 1
+        control = self.system.get(f"SCTLR_EL{el}")
+        spans, self.spans = self.spans, set()
+        if (el == 2 and not host) or self.without_pan():
+            return
+        spans = spans | ({control >> _SPAN & 1} if isinstance(control, int) else {0, 1})
+        if spans == {0}:
+            self.system["PAN"] = 1
+        elif spans != {1} and self.pan() != 1:
+            self.system["PAN"] = Unknown(f"SCTLR_EL{el}.SPAN is not known")
 
     def fault(self) -> None:
         """A fetch that is meant to fault: the exception goes to the current EL."""
         self.events, self.current = [], None
         step = (self.pc, self.el, "(fetch meant to fault)", "")
+        state = (self.hcr(), self.pan())
+        there = self.code.fetch(self.pc)
+        last = self.pc & 0xFFF == 0xFFC  # what is behind it is another page
+        self.events.append(Abort(there is not None and there.mnemonic == "isb" and not last))
         self.enter(self.el, 0x200 if self.system.get("SPSEL", 1) else 0, self.pc)
-        self.steps.append(Step(*step, tuple(self.events), self.hcr()))
+        self.steps.append(Step(*step, tuple(self.events), *state))
         self.pc = self.following or 0
 
     def call_exception(self, name: str, to: int) -> None:
@@ -278,7 +311,8 @@ class _Run(Processor):
             if value & 0x10 or (value >> 2 & 3) > el:
                 raise self.error(f"SPSR_EL{el} = {value:#x}: not an exception level to return to")
             self.el, self.flags = value >> 2 & 3, value >> 28 & 15
-            self.system |= {"SPSEL": value & 1, "DAIF": value & 0x3C0}
+            self.system |= {"SPSEL": value & 1, "DAIF": value & 0x3C0, "PAN": value >> _PAN & 1}
+        self.spans.clear()
         if self.following is None:
             self.ended = "returns from the exception"
         self.events.append(Eret(self.following, self.el))
@@ -294,6 +328,8 @@ class _Run(Processor):
             value = self.system.get(name, 1)
         elif name == "NZCV":
             value = self.flags if isinstance(self.flags, Unknown) else self.flags << 28
+        elif name == "PAN" and isinstance(value, int):
+            value <<= _PAN
         self.put(operands[0], value)
 
     def msr(self, operands: tuple[Operand, ...]) -> None:
@@ -309,14 +345,28 @@ class _Run(Processor):
             self.flags = value if isinstance(value, Unknown) else value >> 28 & 15
         elif name == "SPSEL":
             self.system[name] = self.known(value, name) & 1
+        elif name == "PAN":
+            value = value if isinstance(value, Unknown) else value >> _PAN & 1
+            self.system[name] = value
         else:
+            self.keep_span(name)
             self.system[name] = value
         self.events.append(Msr(name, value if isinstance(value, int) else None))
+
+    def keep_span(self, name: str) -> None:
+        """An exception may read SCTLR_ELx.SPAN as it was until synchronization (K1.2.4)."""
+        old = self.system.get(name)
+        if name == f"SCTLR_EL{max(self.el, 1)}" and isinstance(old, int):
+            self.spans.add(old >> _SPAN & 1)
+
+    def synchronize(self, _: tuple[Operand, ...]) -> None:
+        self.spans.clear()
+        self.events.append(Isb())
 
     def set_pstate(self, name: str, value: int) -> None:
         self.events.append(Msr(name, value))
         daif = self.system.get("DAIF")
-        if name == "SPSEL":
+        if name in ("SPSEL", "PAN"):
             self.system[name] = value & 1
         elif name == "DAIFSET" and isinstance(daif, int):
             self.system["DAIF"] = daif | value << 6
@@ -335,7 +385,7 @@ class _Run(Processor):
     def tlbi(self, operands: tuple[Operand, ...]) -> None:
         op = tlbi_by_name(str(operands[0]))
         assert op is not None
-        if op.el > self.el or self.el == 0:
+        if op.least > self.el:
             raise self.error(f"UNDEFINED at EL{self.el}")
         value = self.operand(operands[1], 64) if len(operands) > 1 else 0
         self.events.append(Tlbi(op, self.known(value, "the operand")))
@@ -382,7 +432,7 @@ _HANDLERS: dict[str, Callable[[_Run, tuple[Operand, ...]], None]] = {
     "hvc": lambda r, o: r.call_exception("hvc", 2),
     "smc": lambda r, o: r.call_exception("smc", 3),
     "svc": lambda r, o: r.call_exception("svc", max(r.el, 1)),
-    "isb": lambda r, o: r.events.append(Isb()),
+    "isb": _Run.synchronize,
     "dsb": lambda r, o: r.barrier(o, Dsb),
     "dmb": lambda r, o: r.barrier(o, Dmb),
     "msr": _Run.msr,

@@ -6,9 +6,10 @@ compares every outcome that they and a fresh walk allow with what the intent say
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import NamedTuple
 
-from ttbr.arch.attributes import is_device
+from ttbr.arch.attributes import NORMAL_NC, UR, UW, UX, is_device
 from ttbr.switch.configs import ROWS, Config
 from ttbr.switch.problem import A_IC, Intent
 from ttbr.switch.saturate import Entries, Note, Origin, Stop, Walker
@@ -20,6 +21,7 @@ from ttbr.switch.tlb import (
     JUNK,
     UNKNOWN,
     Copy,
+    Entry,
     Invalidation,
     Leaf,
     Part,
@@ -34,6 +36,7 @@ __all__ = [
     "FAULT",
     "JUNK_WALK",
     "KINDS",
+    "NO_FAULT",
     "PERM",
     "UNKNOWN_TLB",
     "WRONG_PA",
@@ -47,13 +50,14 @@ __all__ = [
 ]
 
 FAULT, PERM, WRONG_PA, ATTR = "FAULT", "PERM", "WRONG-PA", "ATTR"
-JUNK_WALK, UNKNOWN_TLB, BBM = "JUNK-WALK", "UNKNOWN-TLB", "BBM"
+NO_FAULT, JUNK_WALK, UNKNOWN_TLB, BBM = "NO-FAULT", "JUNK-WALK", "UNKNOWN-TLB", "BBM"
 
 KINDS: dict[str, str] = {
     WRONG_PA: "may reach another physical address",
     ATTR: "may use another memory type",
     FAULT: "may take a translation, address size or access flag fault",
     PERM: "may take a permission fault",
+    NO_FAULT: "is meant to fault and may not, so that the program goes on there",
     "CONFLICT": "incompatible TLB entries may coexist: CONSTRAINED UNPREDICTABLE",
     "CONFLICT-ABORT": "a TLB conflict abort is permitted, the data stays right",
     JUNK_WALK: "the walk reads memory that is not a table as descriptors",
@@ -82,6 +86,14 @@ class Hit(NamedTuple):
     output: int
     attr: int
     permissions: int
+
+    def fresh(self) -> tuple[int, int]:
+        """Memory type and permissions by MAIR and WXN as the lookup reads them now."""
+        leaf, decoder = self.leaf, self.config.decoder
+        if decoder is None:
+            return leaf.attr, leaf.permissions
+        attr = decoder.p.mair >> (leaf.descriptor >> 2 & 7) * 8 & 0xFF
+        return attr, leaf_permissions(decoder.p, leaf.descriptor, leaf.hierarchical)
 
 
 class Clash(NamedTuple):
@@ -131,15 +143,23 @@ class _World:
     visible: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     reading: frozenset[int] = frozenset()
 
-    def complete(self, tlbi: Invalidation, post: Entries) -> None:
-        """Drop what *tlbi* removes, but for what may have been made after its issue (*post*).
+    def complete(self, tlbi: Invalidation, post: Entries, clashing: Iterable[Entry]) -> None:
+        """Drop what *tlbi* removes, but for what may have been made after its issue (*post*), and
+        for what only a TLBI of everything removes for sure (*clashing*).
 
         What was made from a removed entry before the completion, for an address outside the scope,
         stays (R_TGVWD: nothing is guaranteed before the DSB).
         """
-        kept = {e: o for e, o in self.entries.items() if e in post or not removes(tlbi, e)}
+        sure = {e for e in self.entries if removes(tlbi, e)} - set(clashing)
+        # What is there again is there since the walk in *post*.
+        kept = {
+            e: post[e] if e in sure else origin
+            for e, origin in self.entries.items()
+            if e not in sure or e in post
+        }
         if len(kept) < len(self.entries):
-            self.entries, self.configs = kept, None
+            self.configs = None
+        self.entries = kept
 
 
 class Slice:
@@ -198,7 +218,8 @@ class Slice:
                 if number in posts:
                     tlbi, post = posts.pop(number)
                     for world in (now, *(world for _, world in posts.values())):
-                        world.complete(tlbi, post.entries)
+                        clashing = () if tlbi.whole else self._clashing(world.entries)
+                        world.complete(tlbi, post.entries, clashing)
             if point.registers[self.regime].walking != OUT:
                 borrowed = pool.get(point.number, set()) if pool else set()
                 self._saturate(now, point, -1, borrowed)
@@ -208,6 +229,33 @@ class Slice:
                 if reading:
                     self.touched[point.number] = reading
             self.worlds.append(now.entries)
+
+    def _clashing(self, entries: Entries) -> set[Entry]:
+        """Entries that one lookup may hit together with an incompatible one: a TLBI by address or
+        ASID need not remove them (R_BLRKC, I_JCCRT).
+
+        Two values of one descriptor are a store without a break, which `ttbr.switch.lint` reports.
+        """
+        found: set[Entry] = set()
+        for a, b in combinations(self._tagged(entries), 2):
+            together = a.tag == b.tag or GLOBAL in (a.tag, b.tag)
+            if a.location != b.location and together and self._conflict(a, b) == CONFLICT:
+                found |= {a, b}
+        return found
+
+    def _tagged(self, entries: Iterable[Entry]) -> list[Leaf | Part]:
+        """The entries that may conflict."""
+        kinds = (Leaf, Part) if self.strict else (Leaf,)
+        return [e for e in entries if isinstance(e, kinds)]
+
+    def _conflict(self, a: Leaf | Part, b: Leaf | Part) -> str:
+        """What two entries do to each other; partial walks only without A-IC: by the strict reading
+        of I_HYQMB and I_CFFVK those that go on at one level in different tables conflict."""
+        if isinstance(a, Leaf) and isinstance(b, Leaf):
+            return conflict(a, b, self.va, self.bbm)
+        if isinstance(a, Part) and isinstance(b, Part):
+            return CONFLICT if a.level == b.level and a.table != b.table else ""
+        return ""
 
     def _saturate(self, world: _World, point: Point, number: int, borrowed: Iterable[int]) -> None:
         """Close *world* when anything changed that its walks may use; else it is closed.
@@ -274,65 +322,84 @@ class Slice:
         yield from stops
         asids, decoders = set(), set()
         for c in live:
-            match = [e for e in entries if isinstance(e, Leaf) and e.tag in (GLOBAL, c.asid)]
+            match = [e for e in self._tagged(entries) if e.tag in (GLOBAL, c.asid)]
             if c.asid not in asids:
                 asids.add(c.asid)
-                yield from self._clashes(match, c)
-                if self.strict:
-                    yield from self._part_clashes(entries, c)
+                for b, a in combinations(match, 2):
+                    if kind := self._conflict(a, b):
+                        yield Clash(kind, b, a, c)
             if (c.asid, c.decoder) not in decoders:
                 decoders.add((c.asid, c.decoder))
                 for leaf in match:
-                    yield from self._hits(leaf, c)
+                    if isinstance(leaf, Leaf):
+                        yield from self._hits(leaf, c)
 
     def _hits(self, leaf: Leaf, c: Config) -> Iterable[Hit]:
         """The lookup as cached, and with MAIR and WXN as they read now."""
-        output = leaf.translate(self.va)
-        yield Hit(leaf, c, output, leaf.attr, leaf.permissions)
-        if c.decoder is not None:
-            p = c.decoder.p
-            attr = p.mair >> (leaf.descriptor >> 2 & 7) * 8 & 0xFF
-            permissions = leaf_permissions(p, leaf.descriptor, leaf.hierarchical)
-            if (attr, permissions) != (leaf.attr, leaf.permissions):
-                yield Hit(leaf, c, output, attr, permissions)
+        hit = Hit(leaf, c, leaf.translate(self.va), leaf.attr, leaf.permissions)
+        yield hit
+        attr, permissions = hit.fresh()
+        if (attr, permissions) != (leaf.attr, leaf.permissions):
+            yield Hit(leaf, c, hit.output, attr, permissions)
 
-    def _clashes(self, match: list[Leaf], c: Config) -> Iterable[Clash]:
-        for i, a in enumerate(match):
-            for b in match[:i]:
-                kind = conflict(a, b, self.va, self.bbm)
-                if kind:
-                    yield Clash(kind, b, a, c)
+    def accessed(self, access: Access, number: int, ordered: bool) -> Iterable[Outcome]:
+        """Everything that *access* may meet at point *number*: `outcomes`, and what depends on the
+        access itself."""
+        point = self.line.points[number]
+        configs = self.line.configs(point, self.regime, self.upper)
+        refused = [(c, why) for c in configs if (why := _refused(access, c))]
+        for c, why in refused:
+            yield Stop("fault", why, 0, c, None)
+        if len(refused) == len(configs):
+            return
+        cached = point.registers[self.regime].fields["C"]
+        for outcome in self.outcomes(number, ordered):
+            if 0 in cached and isinstance(outcome, Hit) and not access.fetch and access.typed:
+                if not is_device(outcome.attr):
+                    yield outcome._replace(attr=NORMAL_NC)
+                if 1 not in cached and not is_device(outcome.attr):
+                    continue
+            yield outcome
 
-    def _part_clashes(self, entries: Entries, c: Config) -> Iterable[Clash]:
-        """The strict reading of I_HYQMB and I_CFFVK: partial walks that go on at one level in
-        different tables conflict like leaves do."""
-        match = [e for e in entries if isinstance(e, Part) and e.tag in (GLOBAL, c.asid)]
-        for i, a in enumerate(match):
-            for b in match[:i]:
-                if a.level == b.level and a.table != b.table:
-                    yield Clash(CONFLICT, b, a, c)
+
+def _refused(access: Access, c: Config) -> str:
+    """Why *access* faults under *c* whatever is mapped and cached, or an empty string."""
+    p = c.p
+    if access.tagged and not (p is not None and p.tbi):
+        return f"the tag of {access.tagged:#x} is not ignored (TBI=0)"
+    if p is not None and p.e0pd and access.need & (UR | UW | UX):
+        return f"EL0 access with {p.name} is disabled (E0PD=1)"
+    return ""
 
 
-def _kinds(outcome: Outcome, access: Access, intent: Intent) -> list[str]:
-    """The verdict kinds of one outcome; none when it is what the intent says."""
+def _kinds(outcome: Outcome, access: Access, intent: Intent, on: bool) -> list[str]:
+    """The verdict kinds of one outcome; none when it is what the intent says. *on*: SCTLR_ELx.M is
+    1 once it is synchronized."""
     if isinstance(outcome, Stop):
         if outcome.kind == "junk":
             return [JUNK_WALK]
-        return [] if intent.fault or intent.pa is None else [FAULT]
+        meant = access.abort is not None or intent.fault or intent.pa is None
+        return [] if meant else [FAULT]
     if isinstance(outcome, Clash):
         return [outcome.kind]
     if isinstance(outcome, Stale):
         return [JUNK_WALK if outcome.junk else UNKNOWN_TLB]
     need = access.need
+    abort = access.abort
+    if abort is not None and isinstance(outcome, Hit):
+        return [] if need & ~outcome.permissions else [NO_FAULT]
     if outcome.output != intent.output(access.va & ~0xFFF):
         return [WRONG_PA]
     if isinstance(outcome, Flat):
+        if abort is not None:  # of an ISB that is executed: what is behind it faults in its place
+            return [] if abort.isb and on else [NO_FAULT]
         normal = not access.fetch and access.typed and not is_device(intent.attr)
         return [ATTR] if outcome.mixed and normal else []
     kinds = []
     if outcome.attr != intent.attr and access.typed:
         kinds.append(ATTR)
-    if need & ~outcome.permissions and not intent.fault:
+    denied = need & ~outcome.permissions or outcome.permissions & access.barred
+    if denied and not intent.fault:
         kinds.append(PERM)
     return kinds
 
@@ -343,9 +410,11 @@ def judge(piece: Slice, access: Access, intent: Intent) -> list[Finding]:
     ordered = options.ets2 and not access.fetch
     first = access.now if ordered else access.since
     found: dict[str, Finding] = {}
+    last = piece.line.points[access.now].registers[piece.regime].fields
+    on = bool(last["M"][-1])
     for number in range(first, access.now + 1):
-        for outcome in piece.outcomes(number, ordered):
-            for kind in _kinds(outcome, access, intent):
+        for outcome in piece.accessed(access, number, ordered):
+            for kind in _kinds(outcome, access, intent, on):
                 if kind not in found:
                     found[kind] = Finding(kind, access, number, outcome, intent, piece)
     return list(found.values())

@@ -1,7 +1,8 @@
 """Break-before-make: a store that replaces a valid descriptor which may still be cached.
 
 R_WHZWS lists the changes that need a break (an invalid descriptor, its DSB, a TLBI and the DSB of
-that) in between; R_DDMVT is the sequence. The lint looks at the descriptor, so it also sees what no
+that) in between; R_DDMVT is the sequence. So do the permissions in table descriptors (I_YQWJF),
+unlike those of leaves. The lint looks at the descriptor, so it also sees what no
 access of the trace notices.
 """
 
@@ -10,15 +11,18 @@ from collections.abc import Iterator
 from ttbr.arch.descriptors import TABLE, descriptor_type, output_address
 from ttbr.arch.geometry import LAST_LEVEL
 from ttbr.switch.judge import BBM, Clash, Finding, Slice
-from ttbr.switch.saturate import Note, Read, make_leaf
+from ttbr.switch.saturate import Note, Origin, Read, make_leaf
 from ttbr.switch.state import OUT
 from ttbr.switch.timeline import Access
 from ttbr.switch.tlb import CONFLICT, Leaf, Part, conflict
+from ttbr.walk.translate import HIERARCHICAL, NSTABLE
 
 __all__ = ["break_before_make"]
 
 # A change of the Contiguous bit has rules of its own (R_QTRPM), and R_WHZWS does not list it.
 _CONTIGUOUS = 1 << 52
+# APTable[0] and PXNTable are RES0 where there is no EL0.
+_RES0_ONE_RANGE = 1 << 61 | 1 << 59
 
 
 def break_before_make(piece: Slice) -> Iterator[Finding]:
@@ -49,13 +53,27 @@ def _check(piece: Slice, number: int, location: int, value: int) -> Iterator[Fin
     piece.walker.close(entries, configs, before.visible, number - 1, note)
     reads = note.reads.get(location, [])
     shown = before.visible.get(location) or (piece.line.tables[location] or 0,)
+    below = [e for e in entries if isinstance(e, Leaf) and _through(piece, number - 1, e, location)]
     for read in reads:
         new = set(_leaves(piece, number, read, location, value))
+        asids = (None, read.config.asid)
+        yield from _compare(piece, number, {e for e in below if e.tag in asids}, new, read)
         for old_value in shown:
             if old_value != value and old_value & 1:
                 old = _leaves(piece, number - 1, read, location, old_value)
                 yield from _compare(piece, number, set(old), new, read)
+                yield from _limits(piece, number, read, location, old_value, value)
     yield from _stale(piece, number, location, value)
+
+
+def _through(piece: Slice, number: int, leaf: Leaf, location: int) -> bool:
+    """Whether the walk that made *leaf* read the table descriptor at *location*."""
+    origin: Origin | None = piece.worlds[number].get(leaf)
+    while origin is not None and origin.parent is not None:
+        if origin.parent.location == location:
+            return True
+        origin = piece.worlds[origin.point].get(origin.parent)
+    return False
 
 
 def _stale(piece: Slice, number: int, location: int, value: int) -> Iterator[Finding]:
@@ -83,6 +101,34 @@ def _stale(piece: Slice, number: int, location: int, value: int) -> Iterator[Fin
                 else set(_leaves(piece, number - 1, read, location, entry.descriptor))
             )
             yield from _compare(piece, number, old, new, read)
+            if isinstance(entry, Part):
+                yield from _limits(piece, number, read, location, entry.descriptor, value)
+
+
+def _limits(
+    piece: Slice, number: int, read: Read, location: int, old: int, new: int
+) -> Iterator[Finding]:
+    """A table descriptor that replaces another with other APTable, UXNTable or PXNTable bits."""
+    p = read.decoder.p
+    counting = HIERARCHICAL & ~NSTABLE & (~0 if p.el0 else ~_RES0_ONE_RANGE)
+    if p.hpd or not (old ^ new) & counting:
+        return
+    parts = []
+    for value in (old, new):
+        kind = descriptor_type(value, read.level, read.decoder.granule, read.decoder.wide)
+        if kind != TABLE:
+            return
+        table = output_address(value, p.form, read.decoder.granule.shift)
+        shift = read.decoder.shifts[read.level]
+        first, size = read.va >> shift << shift, 1 << shift
+        limits = (read.hierarchical | value) & HIERARCHICAL
+        parts.append(
+            Part(
+                *(read.config.asid, first, size, read.level + 1, table),
+                *(read.decoder.granule.shift, limits, value, location),
+            )
+        )
+    yield _finding(piece, number, parts[0], parts[1], read)
 
 
 def _leaves(piece: Slice, number: int, read: Read, location: int, value: int) -> Iterator[Leaf]:
@@ -122,7 +168,10 @@ def _compare(
         for b in new:
             plain = a._replace(descriptor=a.descriptor & ~_CONTIGUOUS)
             if conflict(plain, b, read.va, piece.bbm) == CONFLICT:
-                point = piece.line.points[number]
-                access = Access(point.step, piece.regime, read.va, 0, number - 1, number)
-                clash = Clash(CONFLICT, a, b, read.config)
-                yield Finding(BBM, access, number, clash, None, piece)
+                yield _finding(piece, number, a, b, read)
+
+
+def _finding(piece: Slice, number: int, a: Leaf | Part, b: Leaf | Part, read: Read) -> Finding:
+    point = piece.line.points[number]
+    access = Access(point.step, piece.regime, read.va, 0, number - 1, number)
+    return Finding(BBM, access, number, Clash(CONFLICT, a, b, read.config), None, piece)

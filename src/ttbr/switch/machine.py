@@ -28,7 +28,8 @@ addresses.
     memory        each stored-to descriptor is a list of writes. A walk may see any of them from
                   the newest that a DSB has completed on (R_TGRMW, R_SPVBD):
                   WRITTEN --DC--> CLEAN --DSB--> COMPLETE. A store starts CLEAN when its
-                  cacheability is that of the walks, else it needs cache maintenance (R_XGXKR).
+                  cacheability is that of the walks, else it needs cache maintenance (R_XGXKR);
+                  see `ttbr.switch.writes`.
     pending       TLBIs that no DSB has completed. At its issue a TLBI starts a second set for the
                   TLB, *post*: what it does not remove, and from then on whatever walks add. At its
                   completion what it removes leaves the TLB, but for what is in post. So a walk that
@@ -51,18 +52,19 @@ entry would gain a VMID and a stage, and each PE a set and a *post* of its own.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from ttbr.arch.attributes import NORMAL_NC, NORMAL_WB, is_device
+from ttbr.arch.attributes import NORMAL_WB, is_device
 from ttbr.arch.regime import EL1
 from ttbr.arch.registers import REGISTERS
 from ttbr.errors import InvalidError, UnsupportedError
 from ttbr.switch import program
-from ttbr.switch.configs import ROWS, initial_fields
+from ttbr.switch.configs import ROWS, initial_fields, sctlr_fields
 from ttbr.switch.descriptors import TableMemory
 from ttbr.switch.problem import A_CTRL, A_DSB, Intent, IntentMap, Problem, regime_at
-from ttbr.switch.program import Dc, Dsb, Eret, ExceptionEntry, Isb, Msr, Step, Store, Tlbi
+from ttbr.switch.program import Dc, Dmb, Dsb, Eret, ExceptionEntry, Isb, Msr, Step, Store, Tlbi
 from ttbr.switch.state import DRAINING, IN, OUT, Pending, Point, Registers, stuck
+from ttbr.switch.sysregs import TRANSLATION_REGISTERS
 from ttbr.switch.tlb import Invalidation
-from ttbr.switch.writes import Writes
+from ttbr.switch.writes import MAINTENANCE, Writes
 
 __all__ = ["RULES", "Machine", "Rule"]
 
@@ -83,19 +85,23 @@ RULES: tuple[Rule, ...] = (
     Rule(Msr, "TCR_ELx", "append_fields", "each changed field gains a value", "K1.2.4"),
     Rule(Msr, "SCTLR_ELx", "append_fields", "M, WXN and C gain a value", "K1.2.4"),
     Rule(Msr, "MAIR_ELx", "append_fields", "the register gains a value", "K1.2.4"),
+    Rule(Msr, "not modelled", "refuse", "a proof cannot go on", "D24, of the register"),
     Rule(Isb, "always", "synchronize", "registers keep their last value", "D24.1.2.2"),
     Rule(ExceptionEntry, "synchronizing", "synchronize", "as ISB", "D24.1.2.2, SCTLR.EIS"),
     Rule(ExceptionEntry, "to EL2", "leave_el1", "EL1&0 walks drain", "R_NRJPP, I_QVPYJ"),
     Rule(Eret, "synchronizing", "synchronize", "as ISB", "D24.1.2.2, SCTLR.EOS"),
     Rule(Eret, "from EL2", "enter_el1", "EL1&0 walks again", "R_LFHQG"),
     Rule(Store, "to a table", "write", "the descriptor gains a value", "R_TGRMW, R_XGXKR"),
-    Rule(Dc, "by address to PoC", "clean", "writes of the line: WRITTEN to CLEAN", "I_TXCPH"),
+    Rule(Dc, "by address to PoC", "maintain", "writes of the line: WRITTEN to CLEAN", "I_TXCPH"),
+    Rule(Dc, "invalidates all", "discard", "writes that are in the cache only are lost", "D7.5.9"),
+    Rule(Dmb, "full", "order", "maintenance to come follows the stores", "D7.5.9"),
+    Rule(Dsb, "not LD", "order", "maintenance to come follows the stores", "D7.5.9"),
     Rule(Dsb, "not LD", "complete_writes", "writes: CLEAN to COMPLETE", "R_SPVBD"),
     Rule(Dsb, "full", "complete_tlbis", "the TLB loses what TLBIs removed", "R_PSMWS, R_YNJCP"),
     Rule(Dsb, "full", "drain", "DRAINING walks end", "R_LFHQG"),
     Rule(Tlbi, "always", "issue", "a TLBI is pending, with its own post set", "R_TGVWD"),
 )
-"""What each event does, in order. Events without a rule (DMB, IC, AT, loads, branches) change
+"""What each event does, in order. Events without a rule (IC, AT, loads, branches) change
 nothing of the state; loads, stores and DC are accesses that `ttbr.switch.timeline` lists."""
 
 
@@ -121,7 +127,7 @@ class Machine:
             pair = tuple(problem.registers.get(name, 0) for name in row.ttbrs)
             self.regimes[regime] = Registers(((*pair, 0)[:2],), fields, walking)  # type: ignore[arg-type]
         self.cacheable = {name: self._walk_cacheability(name) for name in self.regimes}
-        self.writes = Writes(tables)
+        self.writes = Writes(tables, self.options.line)
         self.pending: tuple[Pending, ...] = ()
         self.number = 0
         self._clear()
@@ -177,12 +183,9 @@ class Machine:
             if event.register == row.tcr:
                 new = {f.name: f.get(value) for f in row.fields.fields} | {"TCR": value}
             elif event.register == row.sctlr:
-                layout = REGISTERS[row.sctlr]
-                if layout["EE"].get(value):
-                    raise UnsupportedError(
-                        f"{step.pc:#x}: {step.text}: {row.sctlr}.EE=1 is not modelled"
-                    )
-                new = {name: layout[name].get(value) for name in ("M", "WXN", "C")}
+                if REGISTERS["SCTLR_EL1"]["EE"].get(value):
+                    raise UnsupportedError(f"{step}: {row.sctlr}.EE=1 is not modelled")
+                new = sctlr_fields(value)
             elif event.register == row.mair:
                 new = {"MAIR": value}
             else:
@@ -192,6 +195,11 @@ class Machine:
                     fields[name] = (*fields[name], item)
             if fields != now.fields:
                 self._set(regime, fields=fields)
+
+    def refuse(self, step: Step, event: Msr) -> None:
+        """Another register that controls stage 1 translation: it must stay as it is."""
+        if event.value != self.problem.registers.get(event.register, 0):
+            raise UnsupportedError(f"{step}: a change of {event.register} is not modelled")
 
     def synchronize(self, step: Step, event: object) -> None:
         self.synchronized = True
@@ -215,21 +223,24 @@ class Machine:
         regime = regime_at(step)
         pa, intent = self.locate(step, event.va)
         if event.value is None:
-            raise InvalidError(
-                f"{step.pc:#x}: {step.text}: stores an unknown value to the table at {pa:#x}"
-            )
+            raise InvalidError(f"{step}: stores an unknown value to the table at {pa:#x}")
         attr = intent.attr if intent is not None else NORMAL_WB
-        normal = not is_device(attr) and attr != NORMAL_NC
         fields = self.regimes[regime].fields
-        stores = {bool(m and c and normal) for m in fields["M"] for c in fields["C"]}
-        agrees = stores | self.cacheable[regime] in ({True}, {False})
-        self.stored = self.writes.store(pa, event.size, event.value, agrees)
+        enabled = {bool(m and c) for m in fields["M"] for c in fields["C"]}
+        cached = {on and by for on in enabled for by in _cached(attr)}
+        walks = set().union(*self.cacheable.values())  # those of every regime may read it
+        self.stored = self.writes.store(pa, event.size, event.value, cached, walks)
         self.changed = True
 
-    def clean(self, step: Step, event: Dc) -> None:
+    def maintain(self, step: Step, event: Dc) -> None:
         pa, _ = self.locate(step, event.operand)
-        low = pa & -self.options.line
-        self.changed |= self.writes.clean(low, low + self.options.line)
+        self.changed |= self.writes.maintain(pa, MAINTENANCE[event.op])
+
+    def discard(self, step: Step, event: Dc) -> None:
+        self.changed |= self.writes.discard()
+
+    def order(self, step: Step, event: Dmb | Dsb) -> None:
+        self.writes.order()
 
     def complete_writes(self, step: Step, event: Dsb) -> None:
         self.changed |= self.writes.complete()
@@ -258,8 +269,7 @@ class Machine:
         if scope.asid is not None and not fields.get("AS", (1,))[-1]:
             scope = replace(scope, asid=scope.asid & 0xFF)
         tlbi = Invalidation(self.number, regime, event.op, scope)
-        whole = event.op.kind.scope in ("ALL", "VMALL", "VMALLS12")
-        sticky = {} if whole else self.regimes[regime].sticky
+        sticky = {} if tlbi.whole else self.regimes[regime].sticky
         self.pending = (*self.pending, Pending(tlbi, sticky))
         self.issued = tlbi
         self.changed = True
@@ -288,27 +298,28 @@ class Machine:
 
     # What the effects share.
 
-    def canonical(self, regime: str, va: int) -> int:
-        """*va* without the tag that TCR_ELx.TBI ignores: bits 63:56 as bit 55."""
+    def canonical(self, regime: str, va: int) -> tuple[int, bool]:
+        """*va* without the tag that TCR_ELx.TBI ignores: bits 63:56 as bit 55; and whether the tag
+        may count all the same (TBI=0). Then an address that is itself meant stays as it is."""
         row, fields = ROWS[regime], self.regimes[regime].fields
         upper = va >> 55 & 1 if len(row.halves) > 1 else 0
-        names = [name for name in row.halves[upper] if name.startswith("TBI")]
-        if not all(fields[name] == (1,) for name in names):
-            return va
-        return va | 0xFF << 56 if upper else va & ~(0xFF << 56)
+        plain = va | 0xFF << 56 if upper else va & ~(0xFF << 56)
+        counts = any(fields[name] != (1,) for name in row.halves[upper] if name.startswith("TBI"))
+        intents = self.intents[regime]
+        if counts and (intents.at(va) is not None or intents.at(plain) is None):
+            return va, False
+        return plain, counts and plain != va
 
     def locate(self, step: Step, va: int) -> tuple[int, Intent | None]:
         """The physical address that the program means by *va*: itself with the MMU off."""
         regime = regime_at(step)
         if not self.regimes[regime].fields["M"][-1]:
             return va, None
-        va = self.canonical(regime, va)
+        va, _ = self.canonical(regime, va)
         intent = self.intents[regime].at(va)
         pa = None if intent is None else intent.output(va)
         if pa is None:
-            raise InvalidError(
-                f"{step.pc:#x}: {step.text}: no intent says where {va:#x} should lead"
-            )
+            raise InvalidError(f"{step}: no intent says where {va:#x} should lead")
         return pa, intent
 
     def _set(self, regime: str, **changes: object) -> None:
@@ -326,7 +337,8 @@ class Machine:
         self.pending = tuple(p for p in self.pending if p not in done)
 
     def _walk_cacheability(self, regime: str) -> set[bool]:
-        """Whether table walks are cacheable, over all TCR and SCTLR values of the trace (R_XGXKR).
+        """Whether table walks are cacheable, over all TCR and SCTLR values of the trace (R_XGXKR);
+        neither where the MMU of the regime is never on.
 
         The initial values count only where the MMU is on with them.
         """
@@ -338,20 +350,23 @@ class Machine:
         if on or not tcrs:
             tcrs.add(registers[row.tcr])
         sctlrs.add(registers.get(row.sctlr, 5))
-        caches = {bool(s >> 2 & 1) for s in sctlrs if s & 1} or {True}
+        caches = {bool(s >> 2 & 1) for s in sctlrs if s & 1}
         walks = set()
         for n in range(len(row.halves)):
             walked = [t for t in tcrs if len(row.halves) == 1 or not row.fields[f"EPD{n}"].get(t)]
             for name in (f"IRGN{n}", f"ORGN{n}"):
                 walks |= {bool(row.fields[name].get(tcr)) for tcr in walked}
-        return {walk and cache for walk in walks for cache in caches} or {True}
+        return {walk and cache for walk in walks for cache in caches}
+
+
+def _cached(attr: int) -> set[bool]:
+    """Whether accesses of memory type *attr* (a MAIR byte) are cacheable, inner and outer."""
+    return {not is_device(attr) and half != 4 for half in (attr & 15, attr >> 4)}
 
 
 def _value(step: Step, event: Msr) -> int:
     if event.value is None:
-        raise InvalidError(
-            f"{step.pc:#x}: {step.text}: writes an unknown value to {event.register}"
-        )
+        raise InvalidError(f"{step}: writes an unknown value to {event.register}")
     return event.value
 
 
@@ -362,8 +377,10 @@ def _synchronizing(bit: str) -> Callable[[Machine, Step, program.Event], bool]:
         if not machine.options.exs:
             return True
         el = event.el if isinstance(event, ExceptionEntry) else step.el
-        sctlr = machine.problem.registers.get(f"SCTLR_EL{el}", 0)
-        return bool(REGISTERS["SCTLR_EL1"][bit].get(sctlr))
+        for regime, now in machine.regimes.items():
+            if ROWS[regime].el == el:
+                return now.fields[bit] == (1,)
+        return bool(sctlr_fields(machine.problem.registers.get(f"SCTLR_EL{el}", 0))[bit])
 
     return check
 
@@ -382,8 +399,16 @@ def _to_table(machine: Machine, step: Step, event: program.Event) -> bool:
     return any(machine.tables.is_table(at) for at in range(pa & ~7, pa + event.size, 8))
 
 
-# DC CVAU is not enough: walks are coherent at the Point of Coherency.
-_TO_POC = ("CVAC", "CIVAC", "IVAC", "CVAP", "CVADP")
+_MODELLED = frozenset(
+    name for row in ROWS.values() for name in (*row.ttbrs, row.tcr, row.sctlr, row.mair)
+)
+
+
+def _not_modelled(machine: Machine, step: Step, event: program.Event) -> bool:
+    # HCR_EL2 has a check of its own (`Problem.check`).
+    names = TRANSLATION_REGISTERS - _MODELLED - {"HCR_EL2"}
+    return isinstance(event, Msr) and event.register in names
+
 
 _WHEN: dict[str, Callable[[Machine, Step, program.Event], bool]] = {
     "always": lambda machine, step, event: True,
@@ -397,7 +422,9 @@ _WHEN: dict[str, Callable[[Machine, Step, program.Event], bool]] = {
     "to EL2": lambda m, s, e: isinstance(e, ExceptionEntry) and e.el == 2 and s.el < 2,
     "from EL2": lambda m, s, e: isinstance(e, Eret) and s.el == 2 and e.el < 2,
     "to a table": _to_table,
-    "by address to PoC": lambda m, s, e: isinstance(e, Dc) and e.op in _TO_POC,
+    "not modelled": _not_modelled,
+    "by address to PoC": lambda m, s, e: isinstance(e, Dc) and e.op in MAINTENANCE,
+    "invalidates all": lambda m, s, e: isinstance(e, Dc) and e.op == "ISW",
     "not LD": lambda m, s, e: isinstance(e, Dsb) and e.kind != "LD",
-    "full": lambda m, s, e: isinstance(e, Dsb) and not e.kind,
+    "full": lambda m, s, e: isinstance(e, Dsb | Dmb) and not e.kind,
 }

@@ -41,6 +41,9 @@ name intermediate entries. A-CTRL: R_VNRFW against K1.2.3. A-DSB: R_BLDZX also a
 synchronization event.
 """
 
+# A change of these is refused; VM where EL1&0 is the regime at that step.
+_HCR_BITS = ((0, "VM"), (12, "DC"), (27, "TGE"), (34, "E2H"), (42, "NV"), (43, "NV1"))
+
 BBM_LEVELS = ("0", "1", "2", "2na")
 """FEAT_BBM levels (ID_AA64MMFR2_EL1.BBM); ``2na`` is level 2 on parts known not to abort."""
 
@@ -194,17 +197,17 @@ def _check_event(step: Step, event: Event) -> None:
         return
     if isinstance(event, Msr) and event.register == "HCR_EL2":
         changed = (event.value or 0) ^ step.hcr
-        for bit, name in ((0, "VM"), (12, "DC"), (27, "TGE"), (34, "E2H")):
+        for bit, name in _HCR_BITS:
             if changed >> bit & 1 and (bit != 0 or regime_at(step) == EL1):
-                raise UnsupportedError(f"{step.pc:#x}: {step.text}: changes HCR_EL2.{name}")
+                raise UnsupportedError(f"{step}: changes HCR_EL2.{name}")
     if isinstance(event, Load | Store) and event.size > 4096:
-        raise UnsupportedError(f"{step.pc:#x}: {step.text}: an access of {event.size} bytes")
+        raise UnsupportedError(f"{step}: an access of {event.size} bytes")
 
 
 def regime_at(step: Step) -> str:
     """The regime that translates at *step*; `UnsupportedError` at EL3."""
     if step.el == 3:
-        raise UnsupportedError(f"{step.pc:#x}: {step.text}: proofs do not cover EL3")
+        raise UnsupportedError(f"{step}: proofs do not cover EL3")
     e2h, tge = step.hcr >> 34 & 1, step.hcr >> 27 & 1
     if step.el == 2:
         return EL20 if e2h else EL2

@@ -17,6 +17,7 @@ from ttbr.switch.operands import Operand
 from ttbr.switch.tlbi import TlbiOp
 
 __all__ = [
+    "Abort",
     "At",
     "Branch",
     "Code",
@@ -111,7 +112,8 @@ class Msr:
     """A write of a system register by its Arm name, VHE redirection already applied.
 
     `value` is None where it is unknown; never for a register that controls translation. PSTATE
-    fields (``PAN``, ``DAIFSET`` ...) written as immediates appear by their field name.
+    fields (``PAN``, ``DAIFSET`` ...) written as immediates appear by their field name, with the
+    immediate as the value.
     """
 
     register: str
@@ -205,6 +207,17 @@ class ExceptionEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Abort:
+    """The fetch of this step is meant to fault: the exception that follows is for that.
+
+    `isb`: the instruction there is an ISB. While SCTLR_ELx.M may still read as 0 it may be executed
+    instead, and the fetch behind it then faults.
+    """
+
+    isb: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Eret:
     """An exception return to `target` (None when unknown) at `el`."""
 
@@ -212,7 +225,8 @@ class Eret:
     el: int
 
 
-Event = Msr | Isb | Dsb | Dmb | Tlbi | Dc | Ic | At | Load | Store | Branch | ExceptionEntry | Eret
+_System = Msr | Isb | Dsb | Dmb | Tlbi | Dc | Ic | At
+Event = _System | Load | Store | Branch | ExceptionEntry | Abort | Eret
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +234,8 @@ class Step:
     """One executed instruction: fetched from `pc` at exception level `el`.
 
     The register file's HCR_EL2 at that point decides what a TLBI by an EL1 name reaches
-    (`ttbr.switch.tlbi.TlbiOp.regime`), hence `hcr`.
+    (`ttbr.switch.tlbi.TlbiOp.regime`), hence `hcr`. `pan` is PSTATE.PAN, None where it is not
+    known: unlike a register it needs no synchronization (C5.2).
     """
 
     pc: int
@@ -229,6 +244,11 @@ class Step:
     where: str
     events: tuple[Event, ...] = ()
     hcr: int = 0
+    pan: int | None = 0
+
+    def __str__(self) -> str:
+        place = f"{self.pc:#x}: {self.text}"
+        return f"{self.where}: {place}" if self.where else place
 
 
 @dataclass(frozen=True, slots=True)

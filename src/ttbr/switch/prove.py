@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from ttbr.arch.attributes import PX, UX
 from ttbr.errors import InvalidError
-from ttbr.switch.cells import cells, reaching
+from ttbr.switch.cells import below, cells, reaching
 from ttbr.switch.judge import KINDS, Finding, Slice, judge
 from ttbr.switch.lint import break_before_make
 from ttbr.switch.problem import ASSUMPTIONS, Intent, Problem
@@ -84,7 +85,7 @@ def prove(problem: Problem) -> Result:
     seen = set()
     for access, intent in wanted:
         page = access.va & ~0xFFF
-        key2 = (access.regime, page, access.need, access.since, access.now, access.typed)
+        key2 = replace(access, step=0, va=page)
         if key2 in seen:
             continue
         seen.add(key2)
@@ -96,8 +97,8 @@ def prove(problem: Problem) -> Result:
 
 
 def _add_stored(line: Timeline, slices: dict[tuple[str, int], Slice]) -> None:
-    """A slice for each stored-to descriptor that no judged address reads from one of the roots:
-    for the lint, and for what is copied by physical address on the way."""
+    """A slice for each stored-to descriptor that no judged address reads from one of the roots, and
+    for all that is below a table: for the lint, and for what is copied by physical address."""
     if not line.stored:
         return
     for regime in line.intents:
@@ -109,7 +110,7 @@ def _add_stored(line: Timeline, slices: dict[tuple[str, int], Slice]) -> None:
                     roots = {c.p.root for c in configs if c.p is not None}
                     if len(roots) == 1:  # else which of them read it is not known
                         read.setdefault(roots.pop(), set()).update(locations)
-        for va in reaching(line, regime, read):
+        for va in chain(reaching(line, regime, read), below(line, regime)):
             slices.setdefault((regime, va & ~0xFFF), Slice(line, regime, va & ~0xFFF))
 
 
@@ -121,8 +122,7 @@ def _wanted(line: Timeline) -> Iterator[tuple[Access, Intent]]:
         if intent is None:
             where = "after the last step"
             if access.step < len(problem.steps):
-                step = problem.steps[access.step]
-                where = f"{step.pc:#x}: {step.text}"
+                where = str(problem.steps[access.step])
             raise InvalidError(f"{where}: no intent says where {access.va:#x} should lead")
         yield access, intent
     for regime, intents in line.intents.items():

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ttbr.arch.attributes import reported_shareability
 from ttbr.arch.descriptors import INVALID, RESERVED, TABLE, descriptor_type, output_address
+from ttbr.errors import UnsupportedError
 from ttbr.switch.configs import Config, Decoder
 from ttbr.switch.descriptors import TableMemory
 from ttbr.switch.tlb import GLOBAL, JUNK, Copy, Entry, Leaf, Part
@@ -19,15 +20,18 @@ from ttbr.walk.translate import HIERARCHICAL, leaf_permissions
 __all__ = ["Entries", "Note", "Origin", "Read", "Stop", "Walker", "make_leaf"]
 
 _CONTIGUOUS, _NG, _AF = 1 << 52, 1 << 11, 1 << 10
+_DBM, _READ_ONLY = 1 << 51, 1 << 7
 
 
 class Origin(NamedTuple):
     """How an entry came to be: at point `point`, by a walk under `config` that went on from
-    `parent` (None: from the root), or was there before (`config` None)."""
+    `parent` (None: from the root), or was there before (`config` None). `junk` is the address that
+    was read where no table is."""
 
     point: int
     config: Config | None
     parent: Part | None
+    junk: int | None = None
 
 
 Entries = dict[Entry, Origin]
@@ -161,12 +165,14 @@ class _Run:
                 if isinstance(entry, Copy):
                     self.copied.setdefault(entry.location, []).append(entry)
 
-    def add(self, entry: Entry, config: Config, parent: Part | None) -> bool:
+    def add(
+        self, entry: Entry, config: Config, parent: Part | None, junk: int | None = None
+    ) -> bool:
         if entry in self.entries:
             return False
         if self._shared:
             self.entries, self._shared = dict(self.entries), False
-        self.entries[entry] = Origin(self.point, config, parent)
+        self.entries[entry] = Origin(self.point, config, parent, junk)
         return True
 
     def resume(self, part: Part, work: list[_Work]) -> None:
@@ -218,7 +224,7 @@ class _Run:
         for value in self.values(location, item.config):
             if value is None:
                 self.stop("junk", "no table there", item, location, None)
-                self.add(JUNK, item.config, item.parent)
+                self.add(JUNK, item.config, item.parent, location)
                 continue
             kind = descriptor_type(value, level, decoder.granule, decoder.wide)
             if kind in (INVALID, RESERVED):
@@ -319,13 +325,18 @@ def make_leaf(
     hierarchical: int,
 ) -> Leaf | str:
     """The entry that a block or page descriptor makes for *va*, or why it faults (R_XCLRD: then
-    nothing is cached)."""
+    nothing is cached). `UnsupportedError` where hardware may write the descriptor (dirty state)."""
     p, shift = decoder.p, decoder.shifts[level]
     base = output_address(value, p.form, shift)
     if base >> p.output_bits:
         return f"output {base:#x} is beyond {p.output_bits} bits"
     if not (value & _AF or p.ha):
         return "AF=0 and HA=0"
+    if p.hd and value & _DBM and value & _READ_ONLY:
+        raise UnsupportedError(
+            f"the descriptor {value:#x} at {location:#x} has DBM=1 while TCR_ELx.HD=1: that "
+            "hardware makes it writable is not modelled"
+        )
     size = 1 << shift
     own = va & -size
     first, span, output = own, size, base

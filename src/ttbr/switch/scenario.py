@@ -110,8 +110,10 @@ def read_scenario(path: str | os.PathLike[str]) -> Scenario:
     try:
         with open(name, encoding="utf-8") as file:
             text = file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UnreadableError(f"{name}: {error}") from None
+    except OSError as error:
+        raise UnreadableError(f"{name}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UnreadableError(f"{name}: not a text file") from None
     return parse_scenario(text, name, os.path.dirname(name))
 
 

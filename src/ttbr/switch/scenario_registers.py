@@ -28,6 +28,8 @@ def read_register_section(
         if key not in ("from", "capture", "mmu"):
             name = _register(section, key, forest.regime)
             found[name] = _value(section, key, value, forest)
+            if name == "PAN" and found[name] > 1:
+                raise section.error(key, f"{found[name]:#x}: PSTATE.PAN is 0 or 1")
     control = f"SCTLR_EL{REGIMES[forest.regime]}"
     if "mmu" in section.fields:
         on = section.flag("mmu", True)
@@ -86,4 +88,5 @@ def _captured_registers(path: str) -> dict[str, int]:
     core.pop("pc", None)
     if pstate is not None:
         found |= {"NZCV": pstate >> 28 & 15, "DAIF": pstate & 0x3C0, "SPSEL": pstate & 1}
+        found["PAN"] = pstate >> 22 & 1
     return found | core

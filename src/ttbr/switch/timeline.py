@@ -5,18 +5,22 @@ from dataclasses import dataclass, field, replace
 
 from ttbr.arch.attributes import PR, PW, PX, UR, UW, UX
 from ttbr.arch.features import features_of
+from ttbr.arch.regime import EL1, EL20
+from ttbr.errors import InvalidError
 from ttbr.switch import program
 from ttbr.switch.configs import ROWS, Config, Configurations
 from ttbr.switch.descriptors import TableMemory
 from ttbr.switch.machine import Machine
 from ttbr.switch.problem import A_CTRL, IntentMap, Problem, regime_at
-from ttbr.switch.program import Dc, Eret, Load, Step, Store
+from ttbr.switch.program import Abort, Dc, Eret, Load, Msr, Step, Store
 from ttbr.switch.state import Point, with_sticky
+from ttbr.switch.writes import MAINTENANCE
 
 __all__ = ["Access", "Timeline", "timeline"]
 
 # DC by set and way has no address to translate.
-_BY_ADDRESS = ("CVAC", "CIVAC", "IVAC", "CVAP", "CVADP", "CVAU")
+_BY_ADDRESS = (*MAINTENANCE, "CVAU")
+_EPAN = 57
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,9 @@ class Access:
     """A fetch or data access of a step, translated at one of the points `since` to `now`.
 
     `typed`: whether the memory type counts. For DC by address it does not (D7.5): it acts on all
-    copies of the physical address.
+    copies of the physical address. `barred` are the permissions at EL0 that bar the access while
+    PSTATE.PAN may be 1. `tagged` is the address as used where its tag counts for TBI=0 (else 0).
+    `abort`: the fetch is meant to fault.
     """
 
     step: int
@@ -34,6 +40,9 @@ class Access:
     since: int
     now: int
     typed: bool = True
+    barred: int = 0
+    tagged: int = 0
+    abort: Abort | None = None
 
     @property
     def fetch(self) -> bool:
@@ -52,6 +61,7 @@ class Timeline:
     accesses: list[Access]
     since: int = 0
     stored: frozenset[int] = frozenset()
+    epan: bool = False
     _configs: dict[tuple[int, str, int, int], tuple[Config, ...]] = field(default_factory=dict)
 
     def configs(
@@ -87,6 +97,15 @@ def _data_accesses(step: Step, event: program.Event) -> list[tuple[int, int]]:
     return [(va, need)] if va >> 12 == last >> 12 else [(va, need), (last & ~0xFFF, need)]
 
 
+def _epan(problem: Problem) -> bool:
+    """Whether SCTLR_ELx.EPAN is ever 1: it is permitted to be cached in a TLB (FEAT_PAN3)."""
+    names = ("SCTLR_EL1", "SCTLR_EL2")
+    values = [problem.registers.get(name, 0) for name in names]
+    events = [e for step in problem.steps for e in step.events if isinstance(e, Msr)]
+    values += [e.value or 0 for e in events if e.register in names]
+    return any(value >> _EPAN & 1 for value in values)
+
+
 def timeline(problem: Problem) -> Timeline:
     """Run the machine over the trace. Raises `InvalidError` for what cannot be judged."""
     problem.check()
@@ -97,6 +116,7 @@ def timeline(problem: Problem) -> Timeline:
     configurations = Configurations(problem.registers, features)
     machine = Machine(problem, tables, intents)
     line = Timeline(problem, tables, configurations, intents, [], [])
+    line.epan = features.pan3 and _epan(problem)
     if A_CTRL not in problem.options.assumptions:
         machine.stick()
     line.points.append(machine.snapshot(-1, "start"))
@@ -122,18 +142,40 @@ def timeline(problem: Problem) -> Timeline:
     return line
 
 
+def _refuse_unmapped(line: Timeline, number: int, regime: str, va: int) -> None:
+    """An access that is meant to fault ends the run: what is behind it would not be executed."""
+    intent, steps = line.intents[regime].at(va), line.problem.steps
+    if intent is not None and intent.pa is None and number < len(steps) - 1:
+        raise InvalidError(
+            f"{steps[number]}: {va:#x} is meant to be unmapped: end the program here"
+        )
+
+
+def _barred(line: Timeline, regime: str, step: Step) -> int:
+    """What PSTATE.PAN bars privileged loads and stores from: what EL0 may read or write, with EPAN
+    also what it may only execute. Cache maintenance is not barred (D8.4.3)."""
+    if step.pan == 0 or step.el == 0 or regime not in (EL1, EL20):
+        return 0
+    return UR | UW | (UX if line.epan else 0)
+
+
 def _run_step(line: Timeline, machine: Machine, number: int, step: Step) -> None:
     regime = regime_at(step)
     now = len(line.points) - 1
-    line.accesses.append(
-        Access(number, regime, step.pc, UX if step.el == 0 else PX, line.since, now)
-    )
+    fetch = UX if step.el == 0 else PX
+    abort = next((e for e in step.events if isinstance(e, Abort)), None)
+    line.accesses.append(Access(number, regime, step.pc, fetch, line.since, now, abort=abort))
     for event in step.events:
         now = len(line.points) - 1
+        typed = not isinstance(event, Dc)
+        barred = _barred(line, regime, step) if typed else 0
         for va, need in _data_accesses(step, event):
-            here = machine.canonical(regime, va)
-            typed = not isinstance(event, Dc)
-            line.accesses.append(Access(number, regime, here, need, line.since, now, typed))
+            here, counts = machine.canonical(regime, va)
+            _refuse_unmapped(line, number, regime, here)
+            tagged = va if counts else 0
+            line.accesses.append(
+                Access(number, regime, here, need, line.since, now, typed, barred, tagged)
+            )
         machine.run(step, event)
         if machine.changed:
             line.points.append(machine.snapshot(number, step.text))

@@ -108,6 +108,11 @@ class Invalidation:
     op: TlbiOp
     scope: Scope
 
+    @property
+    def whole(self) -> bool:
+        """Whether it is of every entry of its regime."""
+        return self.op.kind.scope in ("ALL", "VMALL", "VMALLS12")
+
     def completed_by(self, domain: str, kind: str, nxs: bool) -> bool:
         """Whether a DSB completes it: not LD or ST, and as wide as the broadcast (R_PSMWS)."""
         order = ("NSH", "ISH", "OSH", "SY")
@@ -139,7 +144,8 @@ def _hint_fits(scope: Scope, op: TlbiOp, entry: Leaf | Part) -> bool:
 def removes(tlbi: Invalidation, entry: Entry) -> bool:
     """Whether *entry* is in the guaranteed scope of *tlbi*; more may go (R_MMZTY).
 
-    ALL and VMALL take everything, and they alone what is unknown (R_BLRKC). VA and VAA take leaves
+    ALL and VMALL take everything, and they alone what is unknown or conflicts (R_BLRKC; the latter
+    is for who knows the other entries). VA and VAA take leaves
     and partial walks that cover the address, the last-level forms leaves only (R_JXKNN). ASID takes
     partial walks and non-global leaves of that ASID (C5.5, TLBI ASIDE1; the summary in D8.17.5.4
     reads narrower). A contiguous entry goes with the member that made it (R_LQLSD), a block with
@@ -147,7 +153,7 @@ def removes(tlbi: Invalidation, entry: Entry) -> bool:
     (R_TJQVP).
     """
     kind, scope = tlbi.op.kind, tlbi.scope
-    if kind.scope in ("ALL", "VMALL", "VMALLS12"):
+    if tlbi.whole:
         return True
     if isinstance(entry, Unknown) or kind.scope in ("IPAS2", "VMALLWS2"):
         return False

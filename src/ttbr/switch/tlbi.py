@@ -96,6 +96,11 @@ class TlbiOp:
     nxs: bool = field(repr=False)
 
     @property
+    def least(self) -> int:
+        """The lowest exception level that has it: by op1 (0 EL1, 4 EL2, 6 EL3), not by the name."""
+        return {0: 1, 4: 2, 6: 3}[dict(self.kind.op1_by_el)[self.el]]
+
+    @property
     def operand(self) -> bool:
         """Whether the instruction has a register operand."""
         return self.kind.scope in ("ASID", "VA", "VAA", "IPAS2")

@@ -20,6 +20,9 @@ __all__ = [
 ]
 
 
+_LIMITS = {1 << 62: "APTable[1]", 1 << 61: "APTable[0]", 1 << 60: "UXNTable", 1 << 59: "PXNTable"}
+
+
 def access_text(need: int) -> str:
     """What an access is, from its permission bit."""
     name = "fetch" if need & (PX | UX) else "write" if need & (PW | UW) else "read"
@@ -67,14 +70,14 @@ def entry_text(entry: Entry, regime: str) -> str:
         )
     if isinstance(entry, Part):
         tag = "" if entry.tag is None else f", ASID {entry.tag}"
+        limits = [name for bit, name in _LIMITS.items() if entry.hierarchical & bit]
+        under = f" under {' '.join(limits)}" if limits else ""
         return (
-            f"partial walk of {entry.va:#x}: go on at level {entry.level} in {entry.table:#x}{tag}"
+            f"partial walk of {entry.va:#x}: go on at level {entry.level} in "
+            f"{entry.table:#x}{under}{tag}"
         )
-    return (
-        "whatever a walk of junk made"
-        if isinstance(entry, Unknown) and entry.junk
-        else "unknown entries"
-    )
+    junk = isinstance(entry, Unknown) and entry.junk
+    return "whatever a walk of junk made" if junk else "anything"
 
 
 def _path(path: tuple[Fetched, ...]) -> str:
@@ -101,11 +104,17 @@ def _outcome(finding: Finding) -> str:
 def _history(result: Result, history: History, regime: str, indent: str) -> Iterator[str]:
     after = "" if history.step < 0 else "after "
     made = f"{after}{step_text(result, history.step)}"
-    yield f"{indent}{made}: walk under {config_text(history.config)}"
+    if history.config is None:
+        yield f"{indent}{made}: left from before (reset does not invalidate)"
+    else:
+        yield f"{indent}{made}: walk under {config_text(history.config)}"
     if history.resumed is not None:
         yield from _history(result, history.resumed, regime, indent + "  ")
-    if history.path:
-        yield f"{indent}  {_path(history.path)}"
+    path = _path(history.path)
+    if history.junk is not None:
+        path = " -> ".join([*([path] if path else []), f"{history.junk:#x}, which is no table"])
+    if path:
+        yield f"{indent}  {path}"
     yield f"{indent}  cached: {entry_text(history.entry, regime)}"
     for step, why in history.survived:
         yield f"{indent}  {step_text(result, step)}: {why}"
@@ -135,7 +144,7 @@ def explanation_lines(
         lines += _history(result, history, access.regime, "   ")
     lines += [f" rule      {rule}" for rule in explanation.rules]
     if fix is not None:
-        lines.append(f" fix       {repair_text(result, fix)}  [re-checked: SAFE]")
+        lines.append(f" fix       {repair_text(result, fix)}  [re-checked: {fix.verdict}]")
     return lines
 
 
@@ -151,10 +160,15 @@ def repair_text(result: Result, fix: Repair) -> str:
 def barrier_lines(barriers: tuple[Barrier, ...]) -> list[str]:
     """The drop-one table of a safe trace."""
     return [
-        f"#{b.step} {b.text}: "
-        + (f"without it {', '.join(b.kinds)}" if b.carries else "redundant here")
+        f"#{b.step} {b.text}: " + (f"without it {_without(b)}" if b.carries else "redundant here")
         for b in barriers
     ]
+
+
+def _without(barrier: Barrier) -> str:
+    if barrier.kinds:
+        return ", ".join(barrier.kinds)
+    return f"SAFE only assuming {{{', '.join(barrier.assuming)}}} as well"
 
 
 def proof_lines(proof: Proof) -> list[str]:

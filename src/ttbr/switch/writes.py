@@ -5,73 +5,146 @@ completed on (R_SPVBD). A store whose cacheability is not that of the walks gets
 cache maintenance of its line (R_XGXKR, I_TXCPH)::
 
     WRITTEN --DC to the Point of Coherency--> CLEAN --DSB--> COMPLETE
+
+Which maintenance depends on the direction. A cacheable store must be cleaned out of the cache for
+walks that go past it; for one that went past the cache, the line there may be an old copy and must
+be invalidated for cacheable walks. An invalidation alone drops what is only in the cache, and a
+line that is only in the cache may be written back over a store that went past it: such a store may
+be lost, and no walk need ever see it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from ttbr.switch.descriptors import TableMemory
 
-__all__ = ["CLEAN", "COMPLETE", "WRITTEN", "Writes"]
+__all__ = ["CLEAN", "INVALIDATE", "MAINTENANCE", "Writes"]
 
-WRITTEN, CLEAN, COMPLETE = "written", "clean", "complete"
+CLEAN, INVALIDATE = "clean", "invalidate"
+
+MAINTENANCE: dict[str, frozenset[str]] = {
+    "IVAC": frozenset({INVALIDATE}),
+    "CIVAC": frozenset({CLEAN, INVALIDATE}),
+    **dict.fromkeys(("CVAC", "CVAP", "CVADP"), frozenset({CLEAN})),
+}
+"""What DC by address does up to the Point of Coherency. CVAU is not enough: walks are coherent
+there only."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """One value of a location.
+
+    `needs` is the maintenance without which some walk does not see it. `past`: it may have gone
+    past the cache, and no barrier since orders maintenance after it (D7.5.9). `dirty`: it may be in
+    the cache only. `lost`: it may have been overwritten.
+    """
+
+    value: int
+    needs: frozenset[str] = frozenset()
+    past: bool = False
+    dirty: bool = False
+    lost: bool = False
+    complete: bool = False
+
+    @property
+    def clean(self) -> bool:
+        return not self.needs and not self.lost
+
+    def maintained(self, ops: frozenset[str]) -> "_Write":
+        """After maintenance of its line."""
+        lost = self.lost or (self.dirty and CLEAN not in ops)
+        done = ops - {INVALIDATE} if self.past else ops
+        return replace(
+            self,
+            needs=self.needs - done,
+            dirty=self.dirty and CLEAN not in ops,
+            lost=lost,
+            complete=self.complete and not lost,
+        )
 
 
 class Writes:
-    """The writes of each stored-to location, oldest first, with their phases.
+    """The writes of each stored-to location, oldest first; *line* is the size of a cache line.
 
     `visible` are the values that a walk may see, `ordered` those that it may see for an access
     that FEAT_ETS2 orders after the PE's own stores.
     """
 
-    def __init__(self, tables: TableMemory) -> None:
-        self._tables = tables
-        self._phases: dict[int, tuple[tuple[int, str], ...]] = {}
+    def __init__(self, tables: TableMemory, line: int) -> None:
+        self._tables, self._line = tables, line
+        self._writes: dict[int, tuple[_Write, ...]] = {}
         self.visible: Mapping[int, tuple[int, ...]] = {}
         self.ordered: Mapping[int, tuple[int, ...]] = {}
 
     @property
     def locations(self) -> frozenset[int]:
-        return frozenset(self._phases)
+        return frozenset(self._writes)
 
-    def store(self, pa: int, size: int, value: int, agrees: bool) -> list[tuple[int, int]]:
-        """Store *size* bytes; *agrees* tells that the walks have the same cacheability. The
-        descriptors as (location, new value)."""
+    def store(
+        self, pa: int, size: int, value: int, cached: set[bool], walks: set[bool]
+    ) -> list[tuple[int, int]]:
+        """Store *size* bytes; *cached* and *walks* are what the cacheability of the store and of
+        the walks may be. The descriptors as (location, new value)."""
+        needs = {CLEAN} if True in cached and False in walks else set()
+        needs |= {INVALIDATE} if False in cached and True in walks else set()
         stored = []
         for location in range(pa & ~7, pa + size, 8):
             if not self._tables.is_table(location):
                 continue
-            old = self._phases.get(location, ((self._tables[location] or 0, COMPLETE),))
-            word = _merged(old[-1][0], location, pa, size, value)
-            self._phases[location] = (*old, (word, CLEAN if agrees else WRITTEN))
+            first = _Write(self._tables[location] or 0, complete=True)
+            old = self._writes.get(location, (first,))
+            word = _merged(old[-1].value, location, pa, size, value)
+            lost = False in cached and self._dirty(location)
+            new = _Write(word, frozenset(needs), False in cached, True in cached, lost)
+            self._writes[location] = (*old, new)
             stored.append((location, word))
         self._show()
         return stored
 
-    def clean(self, low: int, high: int) -> bool:
-        """Clean the lines from *low* to *high* (excluded); whether that changed what walks see."""
-        return self._advance([at for at in self._phases if low <= at < high], WRITTEN, CLEAN)
+    def _dirty(self, location: int) -> bool:
+        """Whether the line of *location* may hold a store that is in the cache only."""
+        line = location & -self._line
+        return any(
+            write.dirty
+            for at, writes in self._writes.items()
+            if at & -self._line == line
+            for write in writes
+        )
+
+    def maintain(self, pa: int, ops: frozenset[str]) -> bool:
+        """Do *ops* to the line of *pa*; whether that changed what walks see."""
+        line = pa & -self._line
+        return self._change(lambda w: w.maintained(ops), lambda at: at & -self._line == line)
+
+    def discard(self) -> bool:
+        """Invalidate by set and way, which may be any line: what is in the cache only is lost."""
+        drop = frozenset({INVALIDATE})
+        return self._change(lambda w: w.maintained(drop) if w.dirty else w)
+
+    def order(self) -> None:
+        """A barrier: cache maintenance that follows comes after the stores."""
+        self._change(lambda w: replace(w, past=False))
 
     def complete(self) -> bool:
         """What a DSB does; whether that changed what walks see."""
-        return self._advance(list(self._phases), CLEAN, COMPLETE)
+        return self._change(lambda w: replace(w, complete=w.clean))
 
-    def _advance(self, locations: list[int], phase: str, to: str) -> bool:
-        moved = False
-        for location in locations:
-            writes = self._phases[location]
-            if any(now == phase for _, now in writes):
-                moved = True
-                self._phases[location] = tuple(
-                    (value, to if now == phase else now) for value, now in writes
-                )
-        if moved:
-            self._show()
-        return moved
+    def _change(
+        self, change: Callable[[_Write], _Write], chosen: Callable[[int], bool] = lambda at: True
+    ) -> bool:
+        before = self.visible, self.ordered
+        for location, writes in self._writes.items():
+            if chosen(location):
+                # What a location held before its first store counts as it is.
+                self._writes[location] = (writes[0], *map(change, writes[1:]))
+        self._show()
+        return before != (self.visible, self.ordered)
 
     def _show(self) -> None:
-        phases = self._phases.items()
-        self.visible = {at: _visible(writes, (COMPLETE,)) for at, writes in phases}
-        self.ordered = {at: _visible(writes, (COMPLETE, CLEAN)) for at, writes in phases}
+        rows = self._writes.items()
+        self.visible = {at: _from([w.complete for w in writes], writes) for at, writes in rows}
+        self.ordered = {at: _from([w.clean for w in writes], writes) for at, writes in rows}
 
 
 def _merged(old: int, location: int, pa: int, size: int, value: int) -> int:
@@ -83,7 +156,7 @@ def _merged(old: int, location: int, pa: int, size: int, value: int) -> int:
     return int.from_bytes(data, "little")
 
 
-def _visible(writes: tuple[tuple[int, str], ...], phases: tuple[str, ...]) -> tuple[int, ...]:
-    """The values from the newest write in one of *phases* on, oldest first."""
-    newest = max(i for i, (_, phase) in enumerate(writes) if phase in phases)
-    return tuple(dict.fromkeys(value for value, _ in writes[newest:]))
+def _from(reached: list[bool], writes: tuple[_Write, ...]) -> tuple[int, ...]:
+    """The values from the newest write on that has *reached* the walks, oldest first."""
+    newest = max(i for i, yes in enumerate(reached) if yes)
+    return tuple(dict.fromkeys(write.value for write in writes[newest:]))
