@@ -169,7 +169,7 @@ def mmu_off_high() -> Problem:
 @row("S04b")
 def vectored_enable() -> Problem:
     trace, arena, registers = off_in_between(HIGH, tcr2(25))
-    trace.isb().fault(2, RUN).nop().ldr(DATA)
+    trace.fault(2, RUN, isb=True).nop().ldr(DATA)
     options = Options().without(A_IC, A_CTRL, A_DSB)
     return hyp_problem(arena, registers, trace, *hyp_intent(HIGH, fault=True), options=options)
 

@@ -172,9 +172,9 @@ class Trace:
     def dc(self, op: str, va: int) -> "Trace":
         return self.step(f"dc {op.lower()}, {va:#x}", Dc(op, va))
 
-    def fault(self, el: int, vector: int) -> "Trace":
+    def fault(self, el: int, vector: int, isb: bool = False) -> "Trace":
         """The fetch here is meant to fault, which is taken to *vector*."""
-        self.step("(fault)", Abort(), ExceptionEntry(el, vector))
+        self.step("(fault)", Abort(isb), ExceptionEntry(el, vector))
         self.el, self.pc = el, vector
         return self
 

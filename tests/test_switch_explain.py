@@ -44,7 +44,17 @@ def test_repair(name: str) -> None:
         return
     assert fix is not None
     assert (fix.what, fix.texts, fix.step) == wanted
-    assert prove(fix.problem).safe
+    assert prove_all(fix.problem).verdict == fix.verdict
+
+
+def test_a_repair_tells_what_it_rests_on() -> None:
+    """S15 needs a TLBI, and A-IC besides, as S14 does."""
+    result = prove(ROWS["S15"].make())
+    fix = repair(result)
+    assert fix is not None
+    assert fix.verdict == "SAFE assuming {A-IC}"
+    lines = explanation_lines(result, explain(result.findings[0]), fix)
+    assert lines[-1].endswith("[re-checked: SAFE assuming {A-IC}]")
 
 
 def test_a_move_repairs_a_barrier_in_the_wrong_place() -> None:

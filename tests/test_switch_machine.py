@@ -276,7 +276,12 @@ def one(step: Step, registers: dict[str, int] | None = None) -> Problem:
         (one(Step(TEXT, 1, "nop", ""), {"HCR_EL2": 1 << 31 | 1}), r"HCR_EL2.VM=1: .* stage 2"),
         (one(Step(TEXT, 1, "nop", ""), {"HCR_EL2": 1 << 31 | 1 << 12}), "HCR_EL2.DC=1"),
         (one(Step(TEXT, 2, "msr", "", (Msr("HCR_EL2", 1 << 34),))), "changes HCR_EL2.E2H"),
+        (one(Step(TEXT, 2, "msr", "", (Msr("HCR_EL2", 1 << 43),))), "changes HCR_EL2.NV1"),
         (one(Step(TEXT, 1, "msr", "", (Msr("SCTLR_EL1", 1 << 25 | 1),))), "EE=1 is not modelled"),
+        *(
+            (one(Step(TEXT, 1, "msr", "", (Msr(name, 2),))), f"a change of {name} is not modelled")
+            for name in ("TCR2_EL1", "PIR_EL1", "PIRE0_EL1", "POR_EL1", "SCTLR2_EL1")
+        ),
     ],
 )
 def test_refused(problem: Problem, message: str) -> None:

@@ -185,3 +185,18 @@ def test_an_access_without_intent_is_refused_by_the_proof() -> None:
         prove(found.problem)
     message = "s.toml:48: 0x4000001024: ldr x6, [x5]: no intent says where 0x4000200000 should lead"
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("msr     sctlr_el2, x2 ", "msr     tcr_el2, x1 "),
+        ("enabled:isb", "        isb\nenabled:isb"),
+    ],
+)
+def test_a_meant_fault_excuses_no_other_fetch(old: str, new: str) -> None:
+    """`fault` in the intent is of the step that is marked: anywhere else the program would end."""
+    text = FILES["S04b"].read_text()
+    assert old in text
+    found = parse_scenario(text.replace(old, new, 1), "s.toml")
+    assert "FAULT" in prove(found.problem).kinds

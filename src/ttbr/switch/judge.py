@@ -378,8 +378,8 @@ def _kinds(outcome: Outcome, access: Access, intent: Intent, on: bool) -> list[s
     if isinstance(outcome, Stop):
         if outcome.kind == "junk":
             return [JUNK_WALK]
-        meant = access.abort is not None or intent.fault or intent.pa is None
-        return [] if meant else [FAULT]
+        meant = access.abort is not None or intent.pa is None
+        return [] if meant or _may_fault(access, intent) else [FAULT]
     if isinstance(outcome, Clash):
         return [outcome.kind]
     if isinstance(outcome, Stale):
@@ -399,9 +399,15 @@ def _kinds(outcome: Outcome, access: Access, intent: Intent, on: bool) -> list[s
     if outcome.attr != intent.attr and access.typed:
         kinds.append(ATTR)
     denied = need & ~outcome.permissions or outcome.permissions & access.barred
-    if denied and not intent.fault:
+    if denied and not _may_fault(access, intent):
         kinds.append(PERM)
     return kinds
+
+
+def _may_fault(access: Access, intent: Intent) -> bool:
+    """Whether a fault here is as good as no fault. It is not where the program goes on with the
+    instruction: a fetch has to be marked (`Access.abort`)."""
+    return intent.fault and not access.fetch
 
 
 def judge(piece: Slice, access: Access, intent: Intent) -> list[Finding]:

@@ -83,7 +83,8 @@ class Intent:
     """*size* bytes from *va* are meant to reach *pa*, as memory type *attr* (a MAIR byte).
 
     `pa` None: the range is meant to be unmapped. `permissions` is the mask of what must be allowed.
-    With `fault` a translation, address size, access flag or permission fault is meant as well.
+    With `fault` a translation, address size, access flag or permission fault of a load or store is
+    meant as well; a fetch that is meant to fault is an `Abort` of its step.
     `when` says when the range is judged: ``access`` (where the trace uses it), ``end`` (also after
     the last step) or ``always`` (also at every step). `regime` limits it to one regime.
     """
