@@ -17,7 +17,7 @@ from ttbr.switch.judge import Clash, Finding, Flat, Hit, Slice, Stale
 from ttbr.switch.problem import Problem, regime_at
 from ttbr.switch.program import Dsb, Event, Isb, Step, Store, Tlbi
 from ttbr.switch.prove import SAFE, Result, prove, prove_all
-from ttbr.switch.saturate import Origin, Stop
+from ttbr.switch.saturate import Stop
 from ttbr.switch.tlb import JUNK, UNKNOWN, Entry, Leaf, Part, removes
 from ttbr.switch.tlbi import tlbi_by_name
 
@@ -159,17 +159,16 @@ def _history(piece: Slice, entry: Entry, number: int) -> History:
     points = piece.line.points
     path: list[Fetched] = []
     resumed: History | None = None
-    made: Origin | None = origin
+    made = origin
     walk: Entry | None = origin.parent if origin.junk is not None else entry
     while isinstance(walk, Leaf | Part):
         level = walk.level if isinstance(walk, Leaf) else walk.level - 1
         path.append(Fetched(level, walk.location, walk.descriptor))
         # What led there may be gone by now, and was there when the entry was made.
-        now = piece.worlds[number].get(walk)
-        made = now or piece.worlds[made.point].get(walk)
-        parent = made.parent if made is not None else None
-        if made is None or parent is None:
+        then = piece.worlds[number].get(walk) or piece.worlds[made.point].get(walk)
+        if then is None or then.parent is None:
             break
+        made, parent = then, then.parent
         older = piece.worlds[number].get(parent)
         if older is not None and (older.config is not origin.config or older.point < origin.point):
             resumed = _history(piece, parent, number)
