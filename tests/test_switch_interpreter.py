@@ -259,6 +259,48 @@ def test_a_fetch_that_is_meant_to_fault() -> None:
     trace = run(code, registers, 2, faults=[BASE + 4])
     assert [step.pc - BASE for step in trace.steps] == [0, 4, 0x200]
     assert trace.steps[1].events == (Abort(isb=True), ExceptionEntry(2, BASE + 0x200))
+    plain = assemble(text.replace("isb\nnop", "nop\nnop"), BASE)
+    trace = run(plain, registers, 2, faults=[BASE + 4])
+    assert trace.steps[1].events[0] == Abort(isb=False)
+
+
+def test_pan_is_tracked() -> None:
+    text = "nop\nmsr pan, #1\nmrs x1, pan\nmsr pan, xzr\nmrs x2, pan"
+    trace = run(assemble(text, BASE), {}, 1)
+    assert [step.pan for step in trace.steps] == [None, None, 1, 1, 0]
+    assert (trace.registers["x1"], trace.registers["x2"]) == (1 << 22, 0)
+    assert run(assemble("nop", BASE), {"PAN": 1}, 1).steps[0].pan == 1
+    assert run(assemble("nop", BASE), {"ID_AA64MMFR1_EL1": 0}, 1).steps[0].pan == 0
+
+
+@pytest.mark.parametrize(
+    ("sctlr", "write", "after"),
+    [
+        ({"SCTLR_EL1": 0}, "", 1),
+        ({"SCTLR_EL1": 1 << 23}, "", 0),
+        ({}, "", None),
+        ({"SCTLR_EL1": 0}, "mov x0, #1 << 23\nmsr sctlr_el1, x0\n", None),
+        ({"SCTLR_EL1": 0}, "mov x0, #1 << 23\nmsr sctlr_el1, x0\nisb\n", 0),
+    ],
+)
+def test_an_exception_sets_pan_unless_span(
+    sctlr: dict[str, int], write: str, after: int | None
+) -> None:
+    """SCTLR_EL1.SPAN; without a synchronization it may be read as before (K1.2.4)."""
+    text = f"{write}svc #0\nnop\nb 1f\n.org {BASE + 0x200}\nnop\neret\n1: nop"
+    trace = run(assemble(text, BASE), {"PAN": 0, "VBAR_EL1": BASE, **sctlr}, 1)
+    pans = {step.pc: step.pan for step in trace.steps}
+    assert pans[BASE + 0x200] == after
+    back = next(step for step in trace.steps if step.text == "nop" and step.pc < BASE + 0x200)
+    assert back.pan == 0  # ERET gives back what SPSR_EL1 holds
+
+
+@pytest.mark.parametrize("name", ["alle1is", "vmalls12e1", "ipas2e1is, x0", "vae2is, x0", "alle2"])
+def test_tlbi_of_el2_is_undefined_at_el1(name: str) -> None:
+    code = assemble(f"mov x0, #0\ntlbi {name}", BASE)
+    assert len(run(code, {}, 2).steps) == 2
+    with pytest.raises(ProgramError, match="UNDEFINED at EL1"):
+        run(code, {}, 1)
 
 
 def test_a_call_that_returns_is_not_looked_into() -> None:
