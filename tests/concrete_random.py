@@ -90,7 +90,7 @@ class _Maker(Moves):
                 t.ldr(self.pointer)
             elif name == "enter":
                 back = t.pc + 4
-                t.fault(2, _VECTOR)
+                t.call(2, _VECTOR)
             elif name == "leave":
                 t.eret(1, back)
         return t.ldr(self.pointer).nop()
