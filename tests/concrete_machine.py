@@ -21,7 +21,9 @@ from concrete_scenario import Misbehaviour
 from concrete_tlb import Pending, Tlb
 from concrete_walk import Copy, Leaf, Part, Path, conflict, memory_type, start_of, walk, whole_group
 from ttbr.switch.program import (
+    Abort,
     Dc,
+    Dmb,
     Dsb,
     Event,
     Isb,
@@ -57,9 +59,12 @@ class _Machine:
         self.scenario = scenario
         self.random = random
         self.roll = random.random
-        self.memory = WalkerMemory(scenario.words, scenario.tables)
+        self.memory = WalkerMemory(scenario.words, scenario.tables, random)
         self.controls = {n: Controls(r, scenario.registers) for n, r in REGIMES.items()}
-        self.tlbs = {n: Tlb(r.two, r.sctlr in scenario.unknown) for n, r in REGIMES.items()}
+        self.tlbs = {
+            n: Tlb(r.two, r.sctlr in scenario.unknown, scenario.bbm, scenario.ic_strict)
+            for n, r in REGIMES.items()
+        }
         self.others: dict[str, list[Config]] = {}
         for registers in scenario.others:
             for name, regime in REGIMES.items():
@@ -76,6 +81,8 @@ class _Machine:
         self.target = random.choice(plan.pages)
         self.at = 0
         self.last = 0
+        self.el = scenario.steps[0].el
+        self.pan: int | None = 0
         self.log: list[tuple[int, str, object, str]] = []
         self.junk = False
         self.doom = 0
@@ -111,6 +118,7 @@ class _Machine:
         self.kinds.add(kind)
 
     def step(self, i: int, step: Step) -> None:
+        self.el, self.pan = step.el, step.pan
         self.fetch(i, step)
         for k, event in enumerate(step.events):
             self.event(i, k, event, step)
@@ -128,7 +136,23 @@ class _Machine:
 
     def fetch(self, i: int, step: Step) -> None:
         outcome, config = self.translated((i, -1), step.pc, False)
-        self.judge(outcome, config, step.pc, "fetch")
+        abort = next((e for e in step.events if isinstance(e, Abort)), None)
+        if abort is None:
+            self.judge(outcome, config, step.pc, "fetch")
+        elif outcome != "FAULT":
+            self.meant_to_fault(outcome, config, step, abort)
+
+    def meant_to_fault(self, outcome: Outcome, config: Config, step: Step, abort: Abort) -> None:
+        """A fetch that reaches something; with the MMU off an ISB there may be executed first."""
+        if not isinstance(outcome, Leaf):
+            self.judge(outcome, config, step.pc, "fetch")
+        elif not outcome.flat:
+            if outcome.x and not (config.wxn and outcome.w):
+                self.fail("NO-FAULT", f"fetch of {step.pc:#x} by {outcome}")
+        elif outcome.pa != self.scenario.intended(step.pc).pa + step.pc % 4096:
+            self.fail("WRONG-PA", f"fetch of {step.pc:#x} with the MMU off")
+        elif not (abort.isb and self.controls[self.regime].fields["M"][-1]):
+            self.fail("NO-FAULT", f"fetch of {step.pc:#x} with the MMU off")
 
     def event(self, i: int, k: int, event: Event, step: Step) -> None:
         if isinstance(event, Load | Store):
@@ -147,9 +171,12 @@ class _Machine:
             self.dsb(event)
         elif isinstance(event, Tlbi):
             self.tlbi(event, step)
+        elif isinstance(event, Dmb) and not event.kind:
+            self.memory.order()
         elif isinstance(event, Dc):
             outcome, config = self.translate(event.operand, True)
-            self.memory.clean(self.judge(outcome, config, event.operand, "maintenance"))
+            pa = self.judge(outcome, config, event.operand, "maintenance")
+            self.memory.maintain(pa, event.op)
         else:
             return
         if k < len(step.events) - 1:
@@ -162,7 +189,8 @@ class _Machine:
         if isinstance(event, Store) and event.size == 8 and event.value is not None:
             cacheable = 1
             if isinstance(outcome, Leaf):
-                cacheable = int(not outcome.flat and memory_type(outcome.byte) not in ("NC", "DEV"))
+                normal = memory_type(outcome.byte) not in ("NC", "DEV")
+                cacheable = int(not outcome.flat and config.c and normal)
             self.memory.store(pa, event.value, cacheable)
 
     def synchronise(self) -> None:
@@ -189,7 +217,10 @@ class _Machine:
             self.finish(done)
 
     def finish(self, bits: int) -> None:
+        some = sum(p.bit for p in self.pending if p.bit & bits and not p.everything)
         for name, tlb in self.tlbs.items():
+            if some and self.roll() < 0.5:
+                tlb.spare(some)
             tlb.complete(bits, self.controls[name])
         self.pending = [p for p in self.pending if not p.bit & bits]
 
@@ -240,7 +271,8 @@ class _Machine:
         config = controls.choose(self.random, self.habits.old, on=True)
         others = self.others.get(name)
         if others and config.cnp and self.roll() < 0.5:
-            config = self.random.choice(others)
+            other = self.random.choice(others)
+            config = other if other.cnp else config
         if not config.m:
             return
         va, half = config.canonical(va)
@@ -261,12 +293,16 @@ class _Machine:
         if not config.m:
             leaf = Leaf()
             leaf.flat, leaf.pa = True, config.canonical(va)[0]
+            if leaf.pa >> 56 not in (0, 0xFF):
+                return "FAULT", config  # the tag is beyond the physical address size
             leaf.byte = 0x00 if data else 0xFF
             return leaf, config
         tlb = self.tlbs[name]
         if tlb.unknown and self.roll() < 0.3:
             return "UNKNOWN-TLB", config
         va, half = config.canonical(va)
+        if half.e0pd and self.el == 0:
+            return "FAULT", config
         hits = tlb.matching(va, config.asid)
         if hits and self.roll() < self.habits.miss:
             tlb.leaves = [e for e in tlb.leaves if e not in hits]
@@ -278,10 +314,10 @@ class _Machine:
         return self.fill(name, config, va, half, ordered), config
 
     def hit(self, hits: list[Leaf], va: int) -> Outcome:
-        """A lookup that hits: one entry, or a conflict of two."""
+        """A lookup that hits: one entry, or a conflict of two, which may use either."""
         if any(e.junk for e in hits):
             return "JUNK-WALK"
-        if len(hits) > 1:
+        if len(hits) > 1 and self.roll() < 0.8:
             for i, a in enumerate(hits):
                 for b in hits[:i]:
                     kind = conflict(a, b, self.scenario.bbm)
@@ -416,7 +452,7 @@ class _Machine:
         wanted = intended.pa + (va - intended.first) % (1 << 56)
         self.last = va
         if not isinstance(outcome, Leaf):
-            if outcome != "FAULT" or not intended.fault:
+            if outcome != "FAULT" or not intended.fault or access == "fetch":
                 self.fail(outcome, f"{access} of {va:#x} under {config.text}")
             return wanted
         if outcome.flat:
@@ -432,6 +468,8 @@ class _Machine:
         byte = outcome.byte
         if self.roll() < 0.5:  # a cached index may be looked up in MAIR at each use
             byte = config.mair >> 8 * outcome.index & 0xFF
+        if not config.c and access in ("load", "store") and memory_type(byte) != "DEV":
+            byte = 0x44  # SCTLR_ELx.C=0
         if memory_type(byte) != intended.type and access != "maintenance":
             self.fail("ATTR", f"{access} of {va:#x} as {memory_type(byte)} by {outcome}")
         wxn = config.wxn if self.roll() < 0.5 else outcome.wxn
@@ -439,6 +477,9 @@ class _Machine:
             self.fail("PERM", f"fetch of {va:#x} by {outcome}")
         if access == "store" and not outcome.w:
             self.fail("PERM", f"store to {va:#x} by {outcome}")
+        pan = self.roll() < 0.5 if self.pan is None else self.pan
+        if pan and outcome.user and self.el and access in ("load", "store"):
+            self.fail("PERM", f"{access} of {va:#x} under PAN by {outcome}")
         return wanted
 
 

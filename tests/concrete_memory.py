@@ -13,21 +13,25 @@ class _Value:
     """A stored value, and how far it is on its way to non-cacheable and to cacheable walks.
 
     A store reaches a walker of the other cacheability only after cache maintenance (R_XGXKR).
+    `dirty`: it is in the cache only; `past`: it went past the cache, and no barrier has followed.
     """
 
-    __slots__ = ("phase", "value")
+    __slots__ = ("dirty", "past", "phase", "value")
 
-    def __init__(self, value: int, phase: list[int]) -> None:
+    def __init__(self, value: int, phase: list[int], cacheable: int | None = None) -> None:
         self.value = value
         self.phase = phase
+        self.dirty = cacheable == 1
+        self.past = cacheable == 0
 
 
 class WalkerMemory:
     """The tables and the values that stores have put there."""
 
-    def __init__(self, words: Mapping[int, int], tables: frozenset[int]) -> None:
+    def __init__(self, words: Mapping[int, int], tables: frozenset[int], random: Random) -> None:
         self.words = words
         self.tables = tables
+        self.roll = random.random
         self.history: dict[int, list[_Value]] = {}
 
     def read(self, location: int, cacheable: int, random: Random, old: float) -> int | None:
@@ -56,17 +60,41 @@ class WalkerMemory:
             history = self.history[location] = [first]
         phase = [_WRITTEN, _WRITTEN]
         phase[cacheable] = _SENT
-        history.append(_Value(value, phase))
+        line = range(location & -_LINE, (location & -_LINE) + _LINE, 8)
+        dirty = any(v.dirty for at in line for v in self.history.get(at, ()))
+        if not cacheable and dirty and self.roll() < 0.5:
+            return  # the line is written back over it
+        history.append(_Value(value, phase, cacheable))
 
-    def clean(self, pa: int) -> None:
+    def maintain(self, pa: int, op: str) -> None:
         """DC to the point of coherency of the line of *pa* (D8.2.5)."""
         line = pa & -_LINE
         for location in range(line, line + _LINE, 8):
-            for value in self.history.get(location, ()):
-                value.phase = [max(p, _SENT) for p in value.phase]
+            history = self.history.get(location, [])
+            if op == "IVAC":
+                self._drop(history)
+            for value in history:
+                if value.dirty and op != "IVAC":
+                    value.dirty = False
+                    value.phase[0] = max(value.phase[0], _SENT)
+                # Before a store that is not cacheable it is worth nothing.
+                elif op in ("IVAC", "CIVAC") and not (value.past and self.roll() < 0.5):
+                    value.phase[1] = max(value.phase[1], _SENT)
+
+    def _drop(self, history: list[_Value]) -> None:
+        """An invalidation: what is in the cache only may be lost."""
+        if self.roll() < 0.5:
+            history[:] = [v for v in history if not v.dirty]
+
+    def order(self) -> None:
+        """A barrier between stores and cache maintenance (D7.5.9)."""
+        for history in self.history.values():
+            for value in history:
+                value.past = False
 
     def barrier(self) -> None:
         """A DSB that waits for stores: what was sent is now what walks see (R_SPVBD)."""
+        self.order()
         for history in self.history.values():
             for value in history:
                 value.phase = [_SEEN if p == _SENT else p for p in value.phase]

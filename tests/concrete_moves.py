@@ -20,6 +20,7 @@ PAS = (0xA000_0000, 0xC000_0000)
 BIG_PA = 0x1_2000_0000
 MAIR = 0x00_44_FF
 PXN, NT = 1 << 53, 1 << 16
+USER = 1 << 6
 _TG = {"4K": (0, 2), "16K": (2, 1), "64K": (1, 3)}
 _BITS = {"4K": (39, 48), "16K": (39, 47), "64K": (39, 42)}
 
@@ -65,12 +66,13 @@ class Moves:
         self.root_now = self.roots[0]
         self.asid = 1
         self.wxn_now = 0
+        self.c_now = 1
         self.on = self.chance(0.85)
         self.moves = (
             *(self.switch, self.switch, self.asid_change),
             *(self.break_before_make, self.break_before_make, self.make, self.relink),
             *(self.t0sz, self.wxn, self.mair, self.epd, self.off, self.hypervisor),
-            *(self.contiguous, self.jump, self.load),
+            *(self.contiguous, self.jump, self.load, self.cache, self.pan, self.maintain),
         )
 
     def chance(self, p: float) -> bool:
@@ -113,6 +115,8 @@ class Moves:
 
     def leaf(self) -> int:
         extra = self.ng() | (RO if self.chance(0.2) else 0) | (UXN if self.chance(0.3) else 0)
+        if self.el == 1 and self.chance(0.15):
+            extra |= USER
         pa = BIG_PA if self.chance(0.05) else self.random.choice((PAS[0], *PAS))
         return page(pa, int(self.chance(0.15)), extra)
 
@@ -137,7 +141,7 @@ class Moves:
         return tcr1(64 - bits, 25, self.ps, EPD1=epd, **fields)
 
     def sctlr(self, m: int) -> int:
-        return 0x1004 | m | self.wxn_now << 19
+        return 0x1000 | m | self.c_now << 2 | self.wxn_now << 19
 
     def registers(self) -> dict[str, int]:
         """The registers at the start, those of EL2 too."""
@@ -146,7 +150,7 @@ class Moves:
             "TTBR0_EL2": self.hyp,
             "TCR_EL2": tcr2(25, TG0=_TG[self.granule][0]),
             "MAIR_EL2": MAIR,
-            "SCTLR_EL2": 0x1005,
+            "SCTLR_EL2": 0x1004 | self.chance(0.8),
         }
         return values | {
             self.name("TTBR0"): self.ttbr() if self.high else self.ttbr(one),
@@ -250,7 +254,8 @@ class Moves:
         self.install(root)
         self.add(("tcr", self.tcr(root.bits), 0))
         if self.chance(0.3):
-            self.add(("store", root.leaf, self.leaf()), ("dc", root.leaf, 0))
+            self.add(("store", root.leaf, self.leaf()))
+            self.maintenance(root.leaf)
         self.add(("dsb", 0, 0), ("isb", 0, 0), ("sctlr", self.sctlr(1), 0), ("isb", 0, 0))
 
     def hypervisor(self) -> None:
@@ -262,6 +267,8 @@ class Moves:
             self.install(self.random.choice(self.roots))
         if self.chance(0.4):
             self.add(("store", self.root_now.leaf, self.leaf()))
+            if self.chance(0.5):
+                self.maintenance(self.root_now.leaf)
         self.add(("dsb", 0, 0), ("tlbi all", 0, 0), ("dsb", 0, 0), ("leave", 0, 0))
 
     def contiguous(self) -> None:
@@ -281,6 +288,26 @@ class Moves:
         for i in range(16):
             self.add(("store", root.leaf + 8 * i, page(new + i * 4096, extra=extra)))
         self.add(("dsb st", 0, 0), ("isb", 0, 0))
+
+    def maintenance(self, at: int) -> None:
+        """A DC after a store, with a barrier before it or not."""
+        if self.chance(0.8):
+            self.add(("dmb", 0, 0))
+        self.add((self.random.choice(("dc civac", "dc civac", "dc ivac", "dc cvac")), at, 0))
+
+    def maintain(self) -> None:
+        """A new value that is cleaned, or lost."""
+        self.make()
+        self.maintenance(self.root_now.leaf)
+        self.add(("dsb", 0, 0), ("isb", 0, 0))
+
+    def cache(self) -> None:
+        """SCTLR.C changes."""
+        self.c_now ^= 1
+        self.add(("sctlr", self.sctlr(1), 0), ("isb", 0, 0))
+
+    def pan(self) -> None:
+        self.add(("pan", self.random.choice((0, 1)), 0))
 
     def jump(self) -> None:
         self.add(("jump", self.random.choice((CODE, RUN)), 0))

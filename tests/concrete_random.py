@@ -82,8 +82,12 @@ class _Maker(Moves):
                 self.tlbi(t, name, a or self.data)
             elif name == "store":
                 t.store(a, b)
-            elif name == "dc":
-                t.dc("CIVAC", a)
+            elif name.startswith("dc"):
+                t.dc(name.partition(" ")[2].upper(), a)
+            elif name == "dmb":
+                t.dmb()
+            elif name == "pan":
+                t.pan = a
             elif name == "jump" and t.pc & -self.size != a & -self.size:
                 t.br(a + (t.pc & 0x7FF))
             elif name == "load":

@@ -35,15 +35,17 @@ _TWO_RANGES = {
     "AS": (36, 1),
     "TBI0": (37, 1),
     "TBI1": (38, 1),
+    "E0PD0": (55, 1),
+    "E0PD1": (56, 1),
     "HA": (39, 1),
     "HPD0": (41, 1),
     "HPD1": (42, 1),
     "DS": (59, 1),
 }
-_SCTLR = {"M": (0, 1), "WXN": (19, 1)}
+_SCTLR = {"M": (0, 1), "C": (2, 1), "WXN": (19, 1)}
 _TG = ({0: 12, 1: 16, 2: 14}, {2: 12, 3: 16, 1: 14})
 _PS_BITS = (32, 36, 40, 42, 44, 48, 52, 52)
-_NOT_CACHED = ("M", "A1")  # register pages: every other field may be cached in a TLB
+_NOT_CACHED = ("M", "C", "A1")  # register pages: every other field may be cached in a TLB
 
 
 class Regime:
@@ -68,6 +70,7 @@ class Half:
     __slots__ = (
         "base",
         "cacheable",
+        "e0pd",
         "epd",
         "hpd",
         "legal",
@@ -87,7 +90,8 @@ class Half:
         self.tbi = f.get(f"TBI{n}", 0)
         self.hpd = f.get(f"HPD{n}", 0)
         self.sh = f[f"SH{n}"]
-        self.cacheable = int(f[f"IRGN{n}"] != 0 and f[f"ORGN{n}"] != 0)
+        self.e0pd = f.get(f"E0PD{n}", 0)
+        self.cacheable = int(f["C"] and f[f"IRGN{n}"] != 0 and f[f"ORGN{n}"] != 0)
         wide = f["PS"] == 6 and (self.tg == 16 or f["DS"] == 1)
         least = 12 if (f["PS"] == 6 if self.tg == 16 else f["DS"]) else 16
         self.legal = tg is not None and least <= self.tsz <= 39
@@ -104,11 +108,25 @@ class Half:
 class Config:
     """One choice of a value for every field: what a single walk or lookup goes by."""
 
-    __slots__ = ("asid", "cnp", "ds", "ha", "halves", "m", "mair", "pabits", "text", "two", "wxn")
+    __slots__ = (
+        "asid",
+        "c",
+        "cnp",
+        "ds",
+        "ha",
+        "halves",
+        "m",
+        "mair",
+        "pabits",
+        "text",
+        "two",
+        "wxn",
+    )
 
     def __init__(self, f: Mapping[str, int], pair: tuple[int, int], two: bool) -> None:
         self.two = two
         self.m = f["M"]
+        self.c = f["C"]
         self.wxn = f["WXN"]
         self.mair = f["MAIR"]
         self.ds = f["DS"]

@@ -3,7 +3,7 @@
 from random import Random
 
 from concrete_registers import Controls
-from concrete_walk import Copy, Leaf, Part
+from concrete_walk import Copy, Leaf, Part, conflict
 from ttbr.switch.program import Tlbi
 from ttbr.switch.tlbi import Scope
 
@@ -74,10 +74,12 @@ class Pending:
 class Tlb:
     """What one regime has cached. Entries carry in `doom` the TLBIs that are to remove them."""
 
-    __slots__ = ("copies", "leaves", "parts", "two", "unknown", "unknown_doom")
+    __slots__ = ("bbm", "copies", "leaves", "parts", "strict", "two", "unknown", "unknown_doom")
 
-    def __init__(self, two: bool, unknown: bool) -> None:
+    def __init__(self, two: bool, unknown: bool, bbm: str, strict: bool) -> None:
         self.two = two
+        self.bbm = bbm
+        self.strict = strict
         self.parts: list[Part] = []
         self.leaves: list[Leaf] = []
         self.copies: dict[int, list[Copy]] = {}
@@ -173,6 +175,40 @@ class Tlb:
         low = max(0, (first - leaf.first) // size)
         high = min(leaf.span // size - 1, (last - leaf.first) // size)
         return (1 << high + 1) - (1 << low)
+
+    def conflicting(self) -> set[int]:
+        """Entries (by id) that a lookup may hit together with an incompatible one; two values of
+        one descriptor are left to the rule about stores."""
+        found: set[int] = set()
+        for i, a in enumerate(self.leaves):
+            for b in self.leaves[:i]:
+                if (
+                    max(a.first, b.first) < min(a.first + a.span, b.first + b.span)
+                    and (a.asid is None or b.asid is None or a.asid == b.asid)
+                    and a.path[-1][0] != b.path[-1][0]
+                    and conflict(a, b, self.bbm) == "CONFLICT"
+                ):
+                    found |= {id(a), id(b)}
+        for i, p in enumerate(self.parts if self.strict else []):
+            for q in self.parts[:i]:
+                if (
+                    max(p.first, q.first) < min(p.first + p.span, q.first + q.span)
+                    and (p.asid, p.level) == (q.asid, q.level)
+                    and p.table != q.table
+                    and p.path[-1][0] != q.path[-1][0]
+                ):
+                    found |= {id(p), id(q)}
+        return found
+
+    def spare(self, bits: int) -> None:
+        """These TLBIs, not of everything, need not remove what conflicts (R_BLRKC)."""
+        spared = self.conflicting()
+        for leaf in self.leaves:
+            if id(leaf) in spared:
+                leaf.doom &= ~bits
+        for part in self.parts:
+            if id(part) in spared:
+                part.doom &= ~bits
 
     def complete(self, bits: int, controls: Controls) -> None:
         """These TLBIs are complete: what they marked is gone."""

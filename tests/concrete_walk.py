@@ -109,6 +109,7 @@ class Leaf:
         "span",
         "tg",
         "todo",
+        "user",
         "w",
         "wxn",
         "x",
@@ -119,6 +120,7 @@ class Leaf:
         self.first = self.span = self.pa = self.shape = self.tg = self.level = 0
         self.index = self.byte = self.sh = self.wxn = self.nt = 0
         self.w = self.x = True
+        self.user = False
         self.flat = self.junk = False
         self.doom = 0
         self.todo = 0
@@ -144,6 +146,7 @@ class Leaf:
             self.sh,
             self.w,
             self.x,
+            self.user,
             self.wxn,
         )
         return self
@@ -246,8 +249,8 @@ def _leaf(
     leaf.sh = half.sh if config.ds and tg != 16 else descriptor >> 8 & 3
     leaf.w = not (descriptor >> 7 & 1 or hier & 2)
     if config.two:
-        user = descriptor >> 6 & 1 and not hier & 1
-        leaf.x = not (descriptor >> 53 & 1 or hier & 4 or (user and leaf.w))
+        leaf.user = bool(descriptor >> 6 & 1 and not hier & 1)
+        leaf.x = not (descriptor >> 53 & 1 or hier & 4 or (leaf.user and leaf.w))
     else:
         leaf.x = not (descriptor >> 54 & 1 or hier & 4)
     leaf.wxn = config.wxn

@@ -126,10 +126,13 @@ class Trace:
     el: int = 2
     hcr: int = 0
     steps: list[Step] = field(default_factory=list)
+    pan: int | None = 0
 
     def step(self, text: str, *events: Event) -> "Trace":
         self.steps.append(
-            Step(self.pc, self.el, text, f"test+{len(self.steps) * 4:#x}", events, self.hcr)
+            Step(
+                self.pc, self.el, text, f"test+{len(self.steps) * 4:#x}", events, self.hcr, self.pan
+            )
         )
         self.pc += 4
         return self
