@@ -24,7 +24,7 @@ def write(folder: Path, data: bytes, name: str = "image") -> Path:
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_core(tmp_path: Path, packed: bool) -> None:
-    opened = open_image(write(tmp_path, gzip.compress(CORE) if packed else CORE))
+    opened = open_image(write(tmp_path, gzip.compress(CORE, mtime=0) if packed else CORE))
     assert (opened.kind, opened.registers.values) == ("ELF core", {"TTBR0_EL1": 0x1000})
     assert opened.memory.read(0x1000, 2) == b"xx"
 
@@ -32,7 +32,9 @@ def test_core(tmp_path: Path, packed: bool) -> None:
 @pytest.mark.parametrize("packed", [False, True])
 def test_raw(tmp_path: Path, packed: bool) -> None:
     data = b"\0" * 64 + b"here"
-    opened = open_image(write(tmp_path, gzip.compress(data) if packed else data), 0x4000_0000)
+    opened = open_image(
+        write(tmp_path, gzip.compress(data, mtime=0) if packed else data), 0x4000_0000
+    )
     assert (opened.kind, opened.registers.values) == ("raw", {})
     assert opened.memory.read(0x4000_0040, 4) == b"here"
 
@@ -48,10 +50,10 @@ def test_text_path(tmp_path: Path) -> None:
         (b"hello, this is text\n" * 10, "not an ELF core; a raw image needs --base"),
         (b"\x7fEL", "not an ELF core"),
         (b"\x7fELF", "truncated ELF header"),
-        (gzip.compress(b""), "the gzip file holds nothing"),
-        (gzip.compress(CORE)[:-12], "damaged gzip file"),
-        (gzip.compress(CORE)[:20], "damaged gzip file"),
-        (gzip.compress(CORE) + b"junk", "damaged gzip file"),
+        (gzip.compress(b"", mtime=0), "the gzip file holds nothing"),
+        (gzip.compress(CORE, mtime=0)[:-12], "damaged gzip file"),
+        (gzip.compress(CORE, mtime=0)[:20], "damaged gzip file"),
+        (gzip.compress(CORE, mtime=0) + b"junk", "damaged gzip file"),
         (b"\x1f\x8b", "damaged gzip file"),
         (b"\x1f\x8b" + b"\xff" * 100, "damaged gzip file"),
         (b"KDUMP   " + bytes(64), "a compressed kdump"),
@@ -62,7 +64,7 @@ def test_text_path(tmp_path: Path) -> None:
         (b"\x28\xb5\x2f\xfd" + bytes(64), "a zstd archive"),
         (b"PK\x03\x04" + bytes(64), "a zip archive"),
         (b"BZh9" + bytes(64), "a bzip2 archive"),
-        (gzip.compress(b"KDUMP   " + bytes(64)), "a compressed kdump"),
+        (gzip.compress(b"KDUMP   " + bytes(64), mtime=0), "a compressed kdump"),
     ],
 )
 def test_refused_in_one_line_with_the_name(tmp_path: Path, data: bytes, text: str) -> None:
@@ -92,7 +94,7 @@ def test_a_flipped_bit_in_gzip(tmp_path: Path) -> None:
 
 def test_gzip_bomb(tmp_path: Path) -> None:
     """A small file that unpacks without end is refused, holding no more than the limit."""
-    path = write(tmp_path, gzip.compress(bytes(64 << 20)))
+    path = write(tmp_path, gzip.compress(bytes(64 << 20), mtime=0))
     tracemalloc.start()
     with pytest.raises(UnreadableError, match=r"image: unpacks to more than 4 MiB"):
         image._unpack(str(path), 4 << 20)
