@@ -78,7 +78,7 @@ class _Machine:
         self.waiting = 0
         self.count = 0
         self.early: dict[Key, tuple[Outcome, Config]] = {}
-        self.target = random.choice(plan.pages)
+        self.target = random.choice(plan.targets)
         self.at = 0
         self.last = 0
         self.el = scenario.steps[0].el
@@ -266,7 +266,7 @@ class _Machine:
     def speculate(self, name: str, aim: float) -> None:
         va = self.target if self.roll() < aim else self.random.choice(self.plan.pages)
         if self.plan.contiguous and self.roll() < 0.3:
-            va ^= 0x1000 << self.random.randrange(8)
+            va ^= self.random.getrandbits(self.random.randrange(1, 9)) << 12  # a group's members
         controls = self.controls[name]
         config = controls.choose(self.random, self.habits.old, on=True)
         others = self.others.get(name)

@@ -102,8 +102,9 @@ class WalkerMemory:
             del history[:keep]
 
     def newest(self, location: int, cacheable: int) -> int | None:
-        """The PE's own newest value, apart from stores that do not reach such a walker."""
+        """The PE's own newest value; of later stores that such a walker is not sure to see, any."""
         history = self.history.get(location)
         if history is None:
             return self.words.get(location, 0) if location & ~0xFFF in self.tables else None
-        return [v for v in history if v.phase[cacheable] != _WRITTEN][-1].value
+        sure = max(i for i, v in enumerate(history) if v.phase[cacheable] != _WRITTEN)
+        return history[sure + int(self.roll() * (len(history) - sure))].value

@@ -40,6 +40,8 @@ class Plan:
             self.ahead.append([k for k in keys if not (scenario.ets2 and k[1] >= 0)])
         pages = {va & ~0xFFF for va in self.va.values()}
         self.pages = sorted(pages)
+        loads = {e.va & ~0xFFF for s in scenario.steps for e in s.events if isinstance(e, Load)}
+        self.targets = self.pages + sorted(loads) * len(pages)
         self.by_page: dict[int, list[Key]] = {}
         for key, va in self.va.items():
             self.by_page.setdefault(va & ~0xFFF, []).append(key)
@@ -70,4 +72,4 @@ class Habits:
         self.resume = pick((0.1, 0.5, 0.9))
         self.miss = pick((0.0, 0.0, 0.1, 0.5))
         self.ahead = pick((0.0, 0.1, 0.5))
-        self.bursts = {pick(points) for _ in range(pick((0, 1, 2, 2)))}
+        self.bursts = {pick(points) for _ in range(pick((0, 1, 2, 2, len(points))))}

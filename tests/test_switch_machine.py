@@ -122,7 +122,8 @@ def stored(*tail: str, intent: Intent | None = None) -> Timeline:
 
 def seen(line: Timeline) -> list[tuple[int, ...]]:
     return [
-        tuple(v & 0xF000_0000 for values in p.visible.values() for v in values) for p in line.points
+        tuple(v & 0xF000_0000 for values in p.visible["EL1&0"].values() for v in values)
+        for p in line.points
     ]
 
 
@@ -163,7 +164,8 @@ def test_partial_stores() -> None:
     trace = el1().step("str w0", Store(KERNEL + at + 4, 4, 0xAAAA_BBBB))
     trace.step("stp", Store(KERNEL + at + 8, 16, 7 << 64 | 5))
     line = timeline(k.problem(trace))
-    last = {location - at: values[-1] for location, values in line.points[-1].visible.items()}
+    visible = line.points[-1].visible["EL1&0"]
+    last = {location - at: values[-1] for location, values in visible.items()}
     assert last == {0: 0xAAAA_BBBB_3333_4444, 8: 5, 16: 7}
 
 

@@ -19,7 +19,7 @@ def writes() -> Writes:
 def after(store: set[bool], walks: set[bool], *events: str) -> tuple[int, ...]:
     """What walks may see of one store after *events*: dmb, dsb, isw or a DC."""
     w = writes()
-    w.store(BASE, 8, NEW, store, walks)
+    w.store(BASE, 8, NEW, store)
     for event in events:
         if event == "dmb":
             w.order()
@@ -30,7 +30,7 @@ def after(store: set[bool], walks: set[bool], *events: str) -> tuple[int, ...]:
             w.discard()
         else:
             w.maintain(BASE + 63, MAINTENANCE[event])
-    return w.visible[BASE]
+    return w.visible(walks)[BASE]
 
 
 @pytest.mark.parametrize(
@@ -78,21 +78,23 @@ def test_an_invalidation_loses_what_is_not_clean() -> None:
 def test_a_dirty_line_may_be_written_over_a_store_past_the_cache() -> None:
     for first, seen in (((), (OLD, NEW)), (("CVAC",), (NEW,))):
         w = writes()
-        w.store(BASE + 8, 8, LATER, CACHED, CACHED)
+        w.store(BASE + 8, 8, LATER, CACHED)
         for op in first:
             w.maintain(BASE, MAINTENANCE[op])
-        w.store(BASE, 8, NEW, PAST, CACHED)
+        w.store(BASE, 8, NEW, PAST)
         w.order()
         w.maintain(BASE, MAINTENANCE["CIVAC"])
         w.complete()
-        assert w.visible[BASE] == seen
+        assert w.visible(CACHED)[BASE] == seen
 
 
 def test_a_later_store_counts_whatever_became_of_the_first() -> None:
     w = writes()
-    w.store(BASE, 8, NEW, CACHED, CACHED)
+    w.store(BASE, 8, NEW, CACHED)
     w.maintain(BASE, MAINTENANCE["IVAC"])
-    w.store(BASE, 8, LATER, CACHED, CACHED)
-    assert w.visible[BASE] == (OLD, NEW, LATER)
+    w.store(BASE, 8, LATER, CACHED)
+    assert w.visible(CACHED)[BASE] == (OLD, NEW, LATER)
+    assert w.ordered(CACHED)[BASE] == (LATER,)
     w.complete()
-    assert w.visible[BASE] == w.ordered[BASE] == (LATER,)
+    assert w.visible(CACHED)[BASE] == (LATER,)
+    assert w.visible(PAST)[BASE] == (OLD, NEW, LATER)  # the walks of now count

@@ -117,7 +117,8 @@ def explain(finding: Finding) -> Explanation:
     if any(isinstance(e, Part) for e in entries):
         rules.append("R_RVJDB partial walks are cached")
     rules += [_SURVIVAL[why] for history in histories for _, why in history.survived]
-    if isinstance(outcome, Stop) and len(piece.line.points[number].visible.get(at, ())) > 1:
+    visible = piece.line.points[number].visible[piece.regime]
+    if isinstance(outcome, Stop) and len(visible.get(at, ())) > 1:
         rules.append("R_SPVBD a walk is sure to see a store only after a DSB")
         rules.append("R_XGXKR and after cache maintenance, where it is not cached alike")
     if finding.access.since != finding.access.now and finding.point < finding.access.now:

@@ -135,7 +135,8 @@ class _Scan:
         """Every value that the location has at some point of the trace."""
         if location not in self.line.stored:
             return set() if word is None else {word}
-        return {v for p in self.line.points for v in p.visible.get(location, (word or 0,))}
+        shown = (p.visible[self.regime] for p in self.line.points)
+        return {value for visible in shown for value in visible.get(location, (word or 0,))}
 
     def below(self, level: int, value: int, va: int, hierarchical: int) -> Iterator[Exposure]:
         d = self.decoder

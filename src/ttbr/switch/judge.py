@@ -268,25 +268,21 @@ class Slice:
             or set(configs) == set(last)
             or (not self.line.stored and set(configs) <= set(last))
         )
-        seen = world.visible
-        if (
-            known
-            and not borrowed
-            and all(point.visible.get(at) == seen.get(at) for at in world.reading)
-        ):
+        seen, visible = world.visible, point.visible[self.regime]
+        if known and not borrowed and all(visible.get(at) == seen.get(at) for at in world.reading):
             return
         self.walker.touched.clear()
-        entries = self.walker.close(world.entries, configs, point.visible, point.number)
+        entries = self.walker.close(world.entries, configs, visible, point.number)
         copies: Entries = {
             Copy(c.asid, at, value): Origin(point.number, c, None)
             for at in borrowed
-            for value in point.visible.get(at) or (self.line.tables[at] or 0,)
+            for value in visible.get(at) or (self.line.tables[at] or 0,)
             for c in configs
             if c.enabled and value & 1
         }
         if copies.keys() - entries.keys():
-            entries = self.walker.close({**copies, **entries}, configs, point.visible, point.number)
-        world.entries, world.configs, world.visible = entries, configs, point.visible
+            entries = self.walker.close({**copies, **entries}, configs, visible, point.number)
+        world.entries, world.configs, world.visible = entries, configs, visible
         world.reading = frozenset(self.walker.touched)
 
     def outcomes(self, number: int, ordered: bool = False) -> tuple[Outcome, ...]:
@@ -312,11 +308,11 @@ class Slice:
             if entry in entries:
                 yield Stale(live[0], entry.junk)
         note = Note()
-        self.walker.close(entries, live, point.visible, number, note)
+        self.walker.close(entries, live, point.visible[self.regime], number, note)
         stops = note.stops
         if ordered:
             newest = Note()
-            self.walker.close(entries, live, point.ordered, number, newest)
+            self.walker.close(entries, live, point.ordered[self.regime], number, newest)
             stops = [s for s in stops if s.kind != "fault"]
             stops += [s for s in newest.stops if s.kind == "fault"]
         yield from stops

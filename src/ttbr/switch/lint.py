@@ -7,12 +7,13 @@ access of the trace notices.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from ttbr.arch.descriptors import TABLE, descriptor_type, output_address
 from ttbr.arch.geometry import LAST_LEVEL
 from ttbr.switch.judge import BBM, Clash, Finding, Slice
 from ttbr.switch.saturate import Note, Origin, Read, make_leaf
-from ttbr.switch.state import OUT
+from ttbr.switch.state import OUT, Point
 from ttbr.switch.timeline import Access
 from ttbr.switch.tlb import CONFLICT, Leaf, Part, conflict
 from ttbr.walk.translate import HIERARCHICAL, NSTABLE
@@ -26,17 +27,30 @@ _RES0_ONE_RANGE = 1 << 61 | 1 << 59
 
 
 def break_before_make(piece: Slice) -> Iterator[Finding]:
-    """A finding for each store that needed a break for this address and had none."""
-    for point in piece.line.points:
-        if not point.stored or point.registers[piece.regime].walking == OUT:
+    """A finding for each store that needed a break for this address and had none.
+
+    While nothing walks, a store is as good as its TLBI later: it counts where walks go on, or go on
+    otherwise, with entries made from what was there before.
+    """
+    stored: dict[int, int] = {}
+    for before, point in pairwise(piece.line.points):
+        stored.update(point.stored)
+        if not _walks(piece, point):
             continue
-        before = piece.line.points[point.number - 1]
-        if 1 not in before.registers[piece.regime].fields["M"]:
-            continue
-        read = piece.touched.get(before.number, frozenset())
-        for location, value in point.stored:
-            if value & 1 and (location in read or _made(piece, before.number, location)):
-                yield from _check(piece, point.number, location, value)
+        if not _walks(piece, before) or piece.configs(before) is not piece.configs(point):
+            for location, value in stored.items():
+                if value & 1:
+                    yield from _stale(piece, point, location, value)
+        elif point.stored:
+            read = piece.touched.get(before.number, frozenset())
+            for location, value in point.stored:
+                if value & 1 and (location in read or _made(piece, before.number, location)):
+                    yield from _check(piece, point.number, location, value)
+
+
+def _walks(piece: Slice, point: Point) -> bool:
+    now = point.registers[piece.regime]
+    return now.walking != OUT and 1 in now.fields["M"]
 
 
 def _made(piece: Slice, number: int, location: int) -> bool:
@@ -50,9 +64,9 @@ def _check(piece: Slice, number: int, location: int, value: int) -> Iterator[Fin
     entries = piece.worlds[number - 1]
     note = Note()
     configs = [c for c in piece.configs(before) if c.enabled]
-    piece.walker.close(entries, configs, before.visible, number - 1, note)
+    piece.walker.close(entries, configs, before.visible[piece.regime], number - 1, note)
     reads = note.reads.get(location, [])
-    shown = before.visible.get(location) or (piece.line.tables[location] or 0,)
+    shown = before.visible[piece.regime].get(location) or (piece.line.tables[location] or 0,)
     below = [e for e in entries if isinstance(e, Leaf) and _through(piece, number - 1, e, location)]
     for read in reads:
         new = set(_leaves(piece, number, read, location, value))
@@ -63,7 +77,7 @@ def _check(piece: Slice, number: int, location: int, value: int) -> Iterator[Fin
                 old = _leaves(piece, number - 1, read, location, old_value)
                 yield from _compare(piece, number, set(old), new, read)
                 yield from _limits(piece, number, read, location, old_value, value)
-    yield from _stale(piece, number, location, value)
+    yield from _stale(piece, piece.line.points[number], location, value)
 
 
 def _through(piece: Slice, number: int, leaf: Leaf, location: int) -> bool:
@@ -76,11 +90,11 @@ def _through(piece: Slice, number: int, leaf: Leaf, location: int) -> bool:
     return False
 
 
-def _stale(piece: Slice, number: int, location: int, value: int) -> Iterator[Finding]:
+def _stale(piece: Slice, point: Point, location: int, value: int) -> Iterator[Finding]:
     """Entries made from the location's former values, which walks no longer see."""
-    before = piece.line.points[number - 1]
+    number = point.number
     live = [
-        c for c in piece.configs(before) if c.enabled and c.decoder is not None and c.p is not None
+        c for c in piece.configs(point) if c.enabled and c.decoder is not None and c.p is not None
     ]
     for entry in piece.worlds[number - 1]:
         if not isinstance(entry, Leaf | Part) or entry.location != location:
@@ -156,7 +170,7 @@ def _leaves(piece: Slice, number: int, read: Read, location: int, value: int) ->
     below = table + (va >> decoder.shifts[level] & decoder.mask) * 8
     hierarchical = read.hierarchical | value
     next_read = Read(va, level, decoder, read.config, hierarchical)
-    for word in point.visible.get(below) or (piece.line.tables[below],):
+    for word in point.visible[piece.regime].get(below) or (piece.line.tables[below],):
         if word is not None:
             yield from _leaves(piece, number, next_read, below, word)
 

@@ -49,7 +49,7 @@ Other PEs are present only as declared registers that share entries (CnP), stage
 entry would gain a VMID and a stage, and each PE a set and a *post* of its own.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 
 from ttbr.arch.attributes import NORMAL_WB, is_device
@@ -57,16 +57,18 @@ from ttbr.arch.regime import EL1
 from ttbr.arch.registers import REGISTERS
 from ttbr.errors import InvalidError, UnsupportedError
 from ttbr.switch import program
-from ttbr.switch.configs import ROWS, initial_fields, sctlr_fields
+from ttbr.switch.configs import ROWS, RegimeRow, initial_fields, sctlr_fields
 from ttbr.switch.descriptors import TableMemory
 from ttbr.switch.problem import A_CTRL, A_DSB, Intent, IntentMap, Problem, regime_at
 from ttbr.switch.program import Dc, Dmb, Dsb, Eret, ExceptionEntry, Isb, Msr, Step, Store, Tlbi
-from ttbr.switch.state import DRAINING, IN, OUT, Pending, Point, Registers, stuck
+from ttbr.switch.state import DRAINING, IN, OUT, Pending, Point, Registers, stuck, with_sticky
 from ttbr.switch.sysregs import TRANSLATION_REGISTERS
 from ttbr.switch.tlb import Invalidation
 from ttbr.switch.writes import MAINTENANCE, Writes
 
 __all__ = ["RULES", "Machine", "Rule"]
+
+_CACHEABILITY = ("IRGN0", "ORGN0", "IRGN1", "ORGN1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ class Machine:
                     raise InvalidError(f"register {name} is missing")
             pair = tuple(problem.registers.get(name, 0) for name in row.ttbrs)
             self.regimes[regime] = Registers(((*pair, 0)[:2],), fields, walking)  # type: ignore[arg-type]
-        self.cacheable = {name: self._walk_cacheability(name) for name in self.regimes}
+        self.foreign = {name: self._foreign(name) for name in self.regimes}
         self.writes = Writes(tables, self.options.line)
         self.pending: tuple[Pending, ...] = ()
         self.number = 0
@@ -150,13 +152,14 @@ class Machine:
 
     def snapshot(self, step: int, cause: str) -> Point:
         """The current state as a point."""
+        walks = {name: self._walk_cacheability(name) for name in self.regimes}
         point = Point(
             self.number,
             step,
             cause,
             dict(self.regimes),
-            self.writes.visible,
-            self.writes.ordered,
+            {name: self.writes.visible(kinds) for name, kinds in walks.items()},
+            {name: self.writes.ordered(kinds) for name, kinds in walks.items()},
             self.issued,
             tuple(self.completed),
             tuple(self.stored),
@@ -228,8 +231,7 @@ class Machine:
         fields = self.regimes[regime].fields
         enabled = {bool(m and c) for m in fields["M"] for c in fields["C"]}
         cached = {on and by for on in enabled for by in _cached(attr)}
-        walks = set().union(*self.cacheable.values())  # those of every regime may read it
-        self.stored = self.writes.store(pa, event.size, event.value, cached, walks)
+        self.stored = self.writes.store(pa, event.size, event.value, cached)
         self.changed = True
 
     def maintain(self, step: Step, event: Dc) -> None:
@@ -281,6 +283,7 @@ class Machine:
                 continue
             row = ROWS[regime]
             names = {*(name for half in row.halves for name in half), "WXN", "MAIR"}
+            names |= set(_CACHEABILITY) & now.fields.keys()
 
             def more(old: Mapping[str, frozenset[int]]) -> dict[str, frozenset[int]]:
                 return {
@@ -336,27 +339,32 @@ class Machine:
         self.completed += [p.tlbi.number for p in done]
         self.pending = tuple(p for p in self.pending if p not in done)
 
-    def _walk_cacheability(self, regime: str) -> set[bool]:
-        """Whether table walks are cacheable, over all TCR and SCTLR values of the trace (R_XGXKR);
-        neither where the MMU of the regime is never on.
+    def _walk_cacheability(self, regime: str) -> Set[bool]:
+        """Whether table walks of *regime* may be cacheable now, other PEs' included (R_XGXKR);
+        neither where none walks."""
+        now, row = self.regimes[regime], ROWS[regime]
+        found = set(self.foreign[regime])
+        if now.walking != OUT and 1 in now.fields["M"]:
+            found |= _walks(row, with_sticky(row, now.fields, now.sticky))
+        return found
 
-        The initial values count only where the MMU is on with them.
-        """
-        row, registers = ROWS[regime], self.problem.registers
-        events = [e for s in self.problem.steps for e in s.events if isinstance(e, Msr)]
-        tcrs = {e.value for e in events if e.register == row.tcr and e.value is not None}
-        sctlrs = {e.value for e in events if e.register == row.sctlr and e.value is not None}
-        on = registers.get(row.sctlr, 1) & 1
-        if on or not tcrs:
-            tcrs.add(registers[row.tcr])
-        sctlrs.add(registers.get(row.sctlr, 5))
-        caches = {bool(s >> 2 & 1) for s in sctlrs if s & 1}
-        walks = set()
-        for n in range(len(row.halves)):
-            walked = [t for t in tcrs if len(row.halves) == 1 or not row.fields[f"EPD{n}"].get(t)]
-            for name in (f"IRGN{n}", f"ORGN{n}"):
-                walks |= {bool(row.fields[name].get(tcr)) for tcr in walked}
-        return {walk and cache for walk in walks for cache in caches}
+    def _foreign(self, regime: str) -> Set[bool]:
+        row, found = ROWS[regime], set[bool]()
+        for other in self.problem.environment:
+            if other.regime == regime:
+                found |= _walks(
+                    row, initial_fields(row, {**self.problem.registers, **other.registers})
+                )
+        return found
+
+
+def _walks(row: RegimeRow, fields: Mapping[str, tuple[int, ...]]) -> Set[bool]:
+    """The cacheability of walks that *fields* allow: inner and outer, by TCR and SCTLR_ELx.C."""
+    found = set()
+    for n in range(len(row.halves)):
+        if fields.get(f"EPD{n}") != (1,):
+            found |= {bool(value) for name in (f"IRGN{n}", f"ORGN{n}") for value in fields[name]}
+    return {walk and bool(cache) for walk in found for cache in fields["C"]}
 
 
 def _cached(attr: int) -> set[bool]:

@@ -43,18 +43,18 @@ class Pending:
 class Point:
     """The state between two events, as far as the TLB of any address depends on it.
 
-    `step` is the step whose event led here (-1: the start). `visible` are the values that a walk
-    may see at each stored-to location, `ordered` those that it may see for an access after the
-    store with FEAT_ETS2. `issued` and `completed` are what the event did to TLBIs, `stored` the
-    descriptors it wrote, as (location, value).
+    `step` is the step whose event led here (-1: the start). `visible` are the values that a walk of
+    each regime may see at each stored-to location, `ordered` those that it may see for an access
+    after the store with FEAT_ETS2. `issued` and `completed` are what the event did to TLBIs,
+    `stored` the descriptors it wrote, as (location, value).
     """
 
     number: int
     step: int
     cause: str
     registers: Mapping[str, Registers]
-    visible: Mapping[int, tuple[int, ...]]
-    ordered: Mapping[int, tuple[int, ...]]
+    visible: Mapping[str, Mapping[int, tuple[int, ...]]]
+    ordered: Mapping[str, Mapping[int, tuple[int, ...]]]
     issued: Invalidation | None
     completed: tuple[int, ...]
     stored: tuple[tuple[int, int], ...]

@@ -8,12 +8,13 @@ cache maintenance of its line (R_XGXKR, I_TXCPH)::
 
 Which maintenance depends on the direction. A cacheable store must be cleaned out of the cache for
 walks that go past it; for one that went past the cache, the line there may be an old copy and must
-be invalidated for cacheable walks. An invalidation alone drops what is only in the cache, and a
+be invalidated for cacheable walks. What the walks are may change on the way (SCTLR_ELx.C, TCR_ELx),
+so a write is followed for both. An invalidation alone drops what is only in the cache, and a
 line that is only in the cache may be written back over a store that went past it: such a store may
 be lost, and no walk need ever see it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 
 from ttbr.switch.descriptors import TableMemory
@@ -30,14 +31,18 @@ MAINTENANCE: dict[str, frozenset[str]] = {
 """What DC by address does up to the Point of Coherency. CVAU is not enough: walks are coherent
 there only."""
 
+_NEEDED = {False: CLEAN, True: INVALIDATE}
+"""Maintenance of a store that went the other way, by the cacheability of the walks."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Write:
     """One value of a location.
 
-    `needs` is the maintenance without which some walk does not see it. `past`: it may have gone
-    past the cache, and no barrier since orders maintenance after it (D7.5.9). `dirty`: it may be in
-    the cache only. `lost`: it may have been overwritten.
+    `needs` is the maintenance without which walks of one cacheability do not see it, `complete` the
+    cacheabilities of walks that a DSB has made sure of. `past`: it may have gone past the cache,
+    and no barrier since orders maintenance after it (D7.5.9). `dirty`: it may be in the cache only.
+    `lost`: it may have been overwritten.
     """
 
     value: int
@@ -45,11 +50,13 @@ class _Write:
     past: bool = False
     dirty: bool = False
     lost: bool = False
-    complete: bool = False
+    complete: frozenset[bool] = frozenset()
 
     @property
-    def clean(self) -> bool:
-        return not self.needs and not self.lost
+    def clean(self) -> frozenset[bool]:
+        """The cacheabilities of walks that it needs only a DSB for."""
+        ready = (kind for kind, op in _NEEDED.items() if op not in self.needs)
+        return frozenset() if self.lost else frozenset(ready)
 
     def maintained(self, ops: frozenset[str]) -> "_Write":
         """After maintenance of its line."""
@@ -60,46 +67,47 @@ class _Write:
             needs=self.needs - done,
             dirty=self.dirty and CLEAN not in ops,
             lost=lost,
-            complete=self.complete and not lost,
+            complete=frozenset() if lost else self.complete,
         )
 
 
 class Writes:
-    """The writes of each stored-to location, oldest first; *line* is the size of a cache line.
-
-    `visible` are the values that a walk may see, `ordered` those that it may see for an access
-    that FEAT_ETS2 orders after the PE's own stores.
-    """
+    """The writes of each stored-to location, oldest first; *line* is the size of a cache line."""
 
     def __init__(self, tables: TableMemory, line: int) -> None:
         self._tables, self._line = tables, line
         self._writes: dict[int, tuple[_Write, ...]] = {}
-        self.visible: Mapping[int, tuple[int, ...]] = {}
-        self.ordered: Mapping[int, tuple[int, ...]] = {}
 
     @property
     def locations(self) -> frozenset[int]:
         return frozenset(self._writes)
 
-    def store(
-        self, pa: int, size: int, value: int, cached: set[bool], walks: set[bool]
-    ) -> list[tuple[int, int]]:
-        """Store *size* bytes; *cached* and *walks* are what the cacheability of the store and of
-        the walks may be. The descriptors as (location, new value)."""
-        needs = {CLEAN} if True in cached and False in walks else set()
-        needs |= {INVALIDATE} if False in cached and True in walks else set()
+    def visible(self, walks: Set[bool]) -> Mapping[int, tuple[int, ...]]:
+        """The values of each location that a walk may see, oldest first; *walks* is what the
+        cacheability of walks may be."""
+        rows = self._writes.items()
+        return {at: _shown(writes, [w.complete for w in writes], walks) for at, writes in rows}
+
+    def ordered(self, walks: Set[bool]) -> Mapping[int, tuple[int, ...]]:
+        """The values that a walk may see for an access that FEAT_ETS2 orders after the stores."""
+        rows = self._writes.items()
+        return {at: _shown(writes, [w.clean for w in writes], walks) for at, writes in rows}
+
+    def store(self, pa: int, size: int, value: int, cached: Set[bool]) -> list[tuple[int, int]]:
+        """Store *size* bytes; *cached* is what the cacheability of the store may be. The
+        descriptors as (location, new value)."""
+        needs = frozenset(_NEEDED[not kind] for kind in cached)
         stored = []
         for location in range(pa & ~7, pa + size, 8):
             if not self._tables.is_table(location):
                 continue
-            first = _Write(self._tables[location] or 0, complete=True)
+            first = _Write(self._tables[location] or 0, complete=frozenset(_NEEDED))
             old = self._writes.get(location, (first,))
             word = _merged(old[-1].value, location, pa, size, value)
             lost = False in cached and self._dirty(location)
-            new = _Write(word, frozenset(needs), False in cached, True in cached, lost)
+            new = _Write(word, needs, False in cached, True in cached, lost)
             self._writes[location] = (*old, new)
             stored.append((location, word))
-        self._show()
         return stored
 
     def _dirty(self, location: int) -> bool:
@@ -113,7 +121,7 @@ class Writes:
         )
 
     def maintain(self, pa: int, ops: frozenset[str]) -> bool:
-        """Do *ops* to the line of *pa*; whether that changed what walks see."""
+        """Do *ops* to the line of *pa*; whether that changed what walks may see."""
         line = pa & -self._line
         return self._change(lambda w: w.maintained(ops), lambda at: at & -self._line == line)
 
@@ -133,18 +141,12 @@ class Writes:
     def _change(
         self, change: Callable[[_Write], _Write], chosen: Callable[[int], bool] = lambda at: True
     ) -> bool:
-        before = self.visible, self.ordered
+        before = dict(self._writes)
         for location, writes in self._writes.items():
             if chosen(location):
                 # What a location held before its first store counts as it is.
                 self._writes[location] = (writes[0], *map(change, writes[1:]))
-        self._show()
-        return before != (self.visible, self.ordered)
-
-    def _show(self) -> None:
-        rows = self._writes.items()
-        self.visible = {at: _from([w.complete for w in writes], writes) for at, writes in rows}
-        self.ordered = {at: _from([w.clean for w in writes], writes) for at, writes in rows}
+        return before != self._writes
 
 
 def _merged(old: int, location: int, pa: int, size: int, value: int) -> int:
@@ -156,7 +158,12 @@ def _merged(old: int, location: int, pa: int, size: int, value: int) -> int:
     return int.from_bytes(data, "little")
 
 
-def _from(reached: list[bool], writes: tuple[_Write, ...]) -> tuple[int, ...]:
-    """The values from the newest write on that has *reached* the walks, oldest first."""
-    newest = max(i for i, yes in enumerate(reached) if yes)
+def _shown(
+    writes: tuple[_Write, ...], reached: list[frozenset[bool]], walks: Set[bool]
+) -> tuple[int, ...]:
+    """The values from the newest write on that has *reached* each kind of walk, oldest first."""
+    last = len(writes) - 1
+    newest = min(
+        (max(i for i, kinds in enumerate(reached) if kind in kinds) for kind in walks), default=last
+    )
     return tuple(dict.fromkeys(write.value for write in writes[newest:]))
