@@ -2,8 +2,8 @@
 
 import pytest
 
-from switch_catalogue import K4, KERNEL, M2, RW, TARGET, TARGET_PA, TEXT, Kernel
-from switch_tables import Trace, block, page, tcr1
+from switch_catalogue import K4, KERNEL, M2, OTHER_PA, RW, TARGET, TARGET_PA, TEXT, Kernel
+from switch_tables import Trace, block, page, tcr1, tcr2
 from ttbr.switch.problem import Intent, Problem
 from ttbr.switch.prove import prove
 
@@ -53,3 +53,26 @@ def test_pages_that_become_a_block_must_all_go(whole: bool, kinds: tuple[str, ..
     t = t.tlbi("VMALLE1IS") if whole else t.tlbi("VAE1IS", base)
     t.dsb("ISH").isb().store(KERNEL + link, block(TARGET_PA)).dsb("ISH").isb().ldr(base)
     assert prove(k.problem(t, Intent(base, M2, TARGET_PA, permissions=RW))).kinds == kinds
+
+
+@pytest.mark.parametrize(("el", "kinds"), [(2, ()), (1, ("BBM",))])
+def test_a_store_out_of_context_counts_when_walks_go_on(el: int, kinds: tuple[str, ...]) -> None:
+    """EL2 changes a page of EL1&0: a TLBI before EL1 walks again is as good as a break."""
+    k = Kernel()
+    at = k.map(k.root, TARGET, OTHER_PA)
+    vector = 0x8000_0000
+    t = Trace(TEXT, el=1).call(2, vector).dsb("SY")
+    t.store(at, page(TARGET_PA)).dmb().dc("CIVAC", at).dsb("SY")
+    if el == 2:
+        t.tlbi("VMALLE1").dsb("SY")
+    t.eret(1, TEXT)
+    if el == 1:
+        t.tlbi("VMALLE1").dsb("SY").isb()
+    t.ldr(TARGET)
+    intent = (
+        Intent(k.arena.base, M2, k.arena.base, regime="EL2"),
+        Intent(vector, K4, vector, regime="EL2"),
+        Intent(TARGET, K4, TARGET_PA, permissions=RW),
+    )
+    hyp = {"TTBR0_EL2": 0, "TCR_EL2": tcr2(25), "SCTLR_EL2": 0}
+    assert prove(k.problem(t, *intent, changed=hyp)).kinds == kinds
