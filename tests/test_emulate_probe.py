@@ -2,26 +2,33 @@
 
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from build_maps import random_params, random_regions
 from emulate_tables import needs_qemu, needs_unicorn
-from ttbr.arch.geometry import GRANULES, PA, VA
+from test_linux_dualroot import CODE, FORMS, PAGES
+from ttbr.arch.geometry import GRANULES, PA, VA, granule
 from ttbr.arch.regime import EL1, EL2, EL20
 from ttbr.boards import load
-from ttbr.build import Arena, Attributes, Tables, build, regime_name, table_params
+from ttbr.build import Arena, Attributes, Tables, build, regime_name, registers_of, table_params
 from ttbr.emulate.differential import Report
-from ttbr.emulate.probe import edges, probe_tables
+from ttbr.emulate.probe import edges, probe_registers, probe_tables
 from ttbr.emulate.qemu_at import QemuAt
 from ttbr.emulate.sides import QemuSide, Side, UnicornSide
 from ttbr.emulate.unicorn_at import UnicornAt
 from ttbr.errors import InvalidError
 from ttbr.linux.config import configure
+from ttbr.linux.dualroot import dual_root
+from ttbr.linux.el1 import el1_tables
 from ttbr.linux.realise import realise
 from ttbr.linux.strategies import plans
 from ttbr.regions import Region
+from ttbr.switch.program import Msr
+from ttbr.switch.scenario import read_scenario
 
+SCENARIOS = Path(__file__).parent.parent / "examples" / "scenarios"
 BASE = 0x4100_0000  # RAM of both machines
 ROOM = 40 << 20
 SEED = 20261122
@@ -52,13 +59,42 @@ def random_tables(rng: random.Random) -> Iterator[Tables]:
 
 
 def planned_tables() -> Iterator[tuple[str, Tables]]:
-    """The tables of every strategy on five boards, at a place that both machines have."""
+    """The tables of every strategy and of EL1 on five boards, at a place that both machines
+    have."""
     for board, release, page, bits, image in KERNELS:
-        for found in plans(configure(release, page, bits, image), load(board)):
+        config = configure(release, page, bits, image)
+        for found in plans(config, load(board)):
             if found.roots:
                 made = realise(found, Arena.at(BASE, found.config.granule))
                 for tables in made.tables:
                     yield f"{board} {found.strategy.name}", tables
+        el1 = el1_tables(config, load(board), Arena.at(BASE, config.granule))
+        for name in ("kernel", "idmap", "reserved", "process", "copy"):
+            yield f"{board} EL1 {name}", getattr(el1, name)
+
+
+def other_tables() -> Iterator[tuple[str, str, dict[str, int], dict[int, bytes]]]:
+    """Tables by their registers: those that are valid under two values of T0SZ, and those of the
+    examples' scenarios at the start and at the end."""
+    for page, a, b, va, pa, idmap, form in FORMS:
+        window = [
+            Region(VA(at), PA(to), PAGES[page], CODE) for at, to in ((va, pa), (idmap, idmap))
+        ]
+        arena = Arena.at(BASE, page)
+        dual = dual_root(granule(page), a, b, window[0], arena=arena, idmap=window[1:])
+        pages = {at: bytes(data) for at, data in dual.tables.pages().items()}
+        for p in (dual.narrow, dual.wide):
+            yield f"{form.name} {page} {p.input_bits} bits", EL2, registers_of(p), pages
+    for path in sorted(SCENARIOS.glob("*.toml")):
+        problem = read_scenario(path).problem
+        pages = {at: problem.memory.read(at, size) for at, size in problem.tables}
+        events = [e for step in problem.steps for e in step.events if isinstance(e, Msr)]
+        written = {e.register: e.value for e in events if e.value is not None}
+        regime = EL2 if problem.steps[0].el == 2 else EL1
+        for when, more in (("start", {}), ("end", written)):
+            registers = {**problem.registers, **more}
+            if registers[f"SCTLR_EL{regime[2]}"] & 1:
+                yield f"{path.stem} {when}", regime, registers, pages
 
 
 def probe_many(side: Side, probes: int) -> int:
@@ -99,7 +135,17 @@ def check_plans(side: Side) -> None:
             assert report.probes >= 2 * len(edges(tables.memory(), tables.params)), name
             assert not report.differences, (name, report.differences[0])
             probed += 1
-    assert probed >= 30
+    assert probed >= 60
+
+
+def check_others(side: Side) -> None:
+    asked = 0
+    for name, regime, registers, pages in other_tables():
+        report = probe_registers(side, regime, registers, pages, FEW)
+        assert not report.differences, (name, report.differences[0])
+        assert report.probes or "52 bits" in name, name
+        asked += report.probes
+    assert asked > 5_000
 
 
 def test_edges_are_in_and_beside_every_leaf() -> None:
@@ -129,6 +175,18 @@ def test_every_strategy_on_unicorn() -> None:
 def test_every_strategy_on_qemu() -> None:
     with QemuAt() as machine:
         check_plans(QemuSide(machine))
+
+
+@needs_unicorn
+def test_every_scenario_and_dual_root_on_unicorn() -> None:
+    with UnicornAt() as cpu:
+        check_others(UnicornSide(cpu))
+
+
+@needs_qemu
+def test_every_scenario_and_dual_root_on_qemu() -> None:
+    with QemuAt(ram=1 << 30) as machine:
+        check_others(QemuSide(machine))
 
 
 @needs_unicorn

@@ -1,21 +1,22 @@
-"""Probe built tables with AT on an emulated CPU: at the edges of every leaf, and in the gaps.
+"""Probe tables with AT on an emulated CPU: at the edges of every leaf, and in the gaps.
 
 The answers are compared with the walk's through the quirk table (`ttbr.emulate.differential`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from ttbr.arch.regime import EL1, EL2, EL3, EL20, WalkParams
+from ttbr.arch.regime import EL1, EL2, EL3, EL20, WalkParams, regime_of
 from ttbr.build import Tables
 from ttbr.emulate.differential import Report, compare_one
 from ttbr.emulate.run import blocks_of
 from ttbr.emulate.scenarios import Question
 from ttbr.emulate.sides import Side
 from ttbr.errors import InvalidError
+from ttbr.memory import SparseMemory
 from ttbr.memory.protocol import Memory
 from ttbr.walk import Run, runs
 
-__all__ = ["edges", "probe_tables"]
+__all__ = ["edges", "probe_registers", "probe_tables"]
 
 # The AT operations that ask about a regime.
 OPERATIONS = {
@@ -51,16 +52,19 @@ def edges(memory: Memory, p: WalkParams, most: int = MOST) -> list[int]:
 
 
 def _questions(
-    tables: Tables, registers: Mapping[str, int], addresses: Iterable[int]
+    regime: str,
+    registers: Mapping[str, int],
+    pages: Mapping[int, bytes | bytearray],
+    addresses: Iterable[int],
 ) -> Iterator[Question]:
-    if tables.regime_name not in OPERATIONS:
-        raise InvalidError(f"{tables.regime_name}: only stage 1 is probed with AT")
+    if regime not in OPERATIONS:
+        raise InvalidError(f"{regime}: only stage 1 is probed with AT")
     asked = list(addresses)
     # Whole pages: a root smaller than that is padded with invalid descriptors.
-    memory = {base: bytes(data) for base, data in blocks_of(tables.pages()).items()}
-    for operation in OPERATIONS[tables.regime_name]:
+    memory = {base: bytes(data) for base, data in blocks_of(pages).items()}
+    for operation in OPERATIONS[regime]:
         state = {"HCR_EL2": HCR_EL2_RW, **registers}
-        yield Question(tables.regime_name, operation, state, memory, asked)
+        yield Question(regime, operation, state, memory, asked)
 
 
 def probe_tables(
@@ -70,6 +74,24 @@ def probe_tables(
     report = Report(f"{tables.regime_name} tables", 0)
     found = edges(tables.memory(), tables.params, most)
     given = tables.registers if registers is None else registers
-    for question in _questions(tables, given, found):
+    for question in _questions(tables.regime_name, given, tables.pages(), found):
+        compare_one(side, question, report)
+    return report
+
+
+def probe_registers(
+    side: Side,
+    regime: str,
+    registers: Mapping[str, int],
+    pages: Mapping[int, bytes | bytearray],
+    most: int = MOST,
+) -> Report:
+    """Ask *side* about the `edges` of each half that *registers* make of the tables in *pages*
+    (address to content)."""
+    report = Report(f"{regime} registers", 0)
+    memory, found = SparseMemory(pages), regime_of(registers, regime, side.target.features)
+    halves = [p for p in (found.lower, found.upper) if isinstance(p, WalkParams)]
+    asked = sorted({va for p in halves for va in edges(memory, p, most)})
+    for question in _questions(regime, registers, pages, asked):
         compare_one(side, question, report)
     return report

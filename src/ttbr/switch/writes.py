@@ -11,7 +11,8 @@ walks that go past it; for one that went past the cache, the line there may be a
 be invalidated for cacheable walks. What the walks are may change on the way (SCTLR_ELx.C, TCR_ELx),
 so a write is followed for both. An invalidation alone drops what is only in the cache, and a
 line that is only in the cache may be written back over a store that went past it: such a store may
-be lost, and no walk need ever see it.
+be lost, and no walk need ever see it. Which value is then left is settled once; here each walk may
+read another, which errs on the side of UNSAFE.
 """
 
 from collections.abc import Callable, Mapping, Set
