@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from captures import SHIPPED, directory
+from captures import SHIPPED, Moment, directory
 from emulate_tables import needs_qemu, needs_unicorn
 from gnu import elf, needs_gnu
 from ttbr.cli import main
+from ttbr.switch.scenario import read_scenario
 
 CODE = directory() / "code" / "lin61-4k39"
 BOOT = "lin61-4k39-512G-nvhe"
+IMAGE = 0xFFFF_FFC0_0800_0000  # _text, without KASLR
+SCENARIOS = Path(__file__).parent.parent / "examples" / "scenarios"
 IDMAP = SHIPPED / BOOT / "04_mmu_just_on_idmap" / "tables.elf.gz"
 
 ROUTINE = """
@@ -112,3 +115,48 @@ def test_a_target_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     status, _, error = ask(capsys, "dump", "--gdb", "127.0.0.1:1", "--gdb", "127.0.0.1:2")
     assert status == 2
     assert "twice" in error
+
+
+@pytest.mark.skipif(not CODE.is_dir(), reason="needs the machine code of the full captures")
+def test_hyp_init_of_a_real_kernel(capsys: pytest.CaptureFixture[str]) -> None:
+    """The routine begins with its vector table and calls another: it starts at the captured PC.
+
+    struct kvm_nvhe_init_params is not in the capture; its fields are what the registers show later.
+    """
+    moments = [Moment(directory() / BOOT / name) for name in ("20_do_hyp_init", "22_el2_mmu_on")]
+    before, after = ({**m.state["core"], **m.state["sysregs"]} for m in moments)
+    names = ("MAIR_EL2", "TCR_EL2", "TPIDR_EL2", "sp", "sp", "TTBR0_EL2", "HCR_EL2")
+    fields = [*names, "VTTBR_EL2", "VTCR_EL2"]
+    params, load = int(before["x1"], 0), 0x8000200000
+    words = {params + 8 * n: int(after[name], 0) for n, name in enumerate(fields)}
+    words[params + 8] &= ~(7 << 16)  # TCR_EL2.PS is filled in by the routine
+    words[load + 0x1F2AA0] = int(after["x0"], 0)  # the literal with the HYP address of the vectors
+    asked = ["--capture", str(moments[1].path / "tables.elf.gz")]
+    asked += ["--regs", str(moments[0].path / "state.json")]
+    for name, offset in (("__kvm_nvhe___kvm_hyp_init", 0), ("__kvm_nvhe____kvm_hyp_init", 0x7BC)):
+        asked += ["--code", str(CODE / f"{name}.bin"), "--at", hex(load + 0x1F2000 + offset)]
+    for at, word in words.items():
+        asked += ["--word", f"{at:#x}={word:#x}"]
+    host = int(before["ELR_EL2"], 0) & ~0xFFF
+    asked += ["--reach", f"{host:#x}={host - IMAGE + load:#x}"]
+    status, text, error = ask(capsys, "prove", *asked)
+    assert (status, error) == (0, "")
+    assert text.splitlines()[0].endswith("SAFE assuming {A-DSB}")
+    status, _, error = ask(capsys, "prove", *asked, "--entry", "0x1000")
+    assert (status, error) == (2, "ttbr prove: --entry 0x1000: not in the code at 0x80003f2000\n")
+
+
+def test_what_speculation_may_reach(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A Device page in a Normal block is found where the scenario says that it is Device."""
+    page = SCENARIOS / "S21-code-not-identity-mapped.toml"
+    text = page.read_text()
+    plain = ask(capsys, "prove", str(page), "--exposure")[1]
+    assert "no Device memory is given" in plain
+    found = ask(capsys, "prove", str(page), "--exposure", "--json")[1]
+    assert "normal-over-device" not in {item["kind"] for item in json.loads(found)["exposure"]}
+    target = read_scenario(page).problem.intent[0].pa
+    (tmp_path / "device.toml").write_text(f"{text}\n[memory]\ndevice = [[{target}, 0x1000]]\n")
+    words = ("prove", str(tmp_path / "device.toml"), "--exposure")
+    assert "normal-over-device at" in ask(capsys, *words)[1]
+    (item,) = json.loads(ask(capsys, *words, "--json")[1])["exposure"]
+    assert (item["kind"], item["target"]) == ("normal-over-device", f"{target:#x}")

@@ -8,8 +8,19 @@ from switch_catalogue import ROWS, USER
 from ttbr.switch.explain import drop_one, explain, repair
 from ttbr.switch.prove import prove, prove_all
 from ttbr.switch.tlb import Leaf, Part
-from ttbr.switch.wording import barrier_lines, explanation_lines, proof_lines, repair_text
+from ttbr.switch.wording import (
+    barrier_lines,
+    explanation_lines,
+    proof_lines,
+    repair_line,
+    repair_text,
+)
 
+# The cache lines that S23 stores descriptors to.
+S23_LINES = (
+    *(0x6000_0000, 0x6000_0800, 0x6000_1000, 0x6000_2000),
+    *(0x6000_3000, 0x6000_4000, 0x6000_5000),
+)
 # What is to be inserted or moved, and before which step; None where no small change helps.
 REPAIRS: dict[str, tuple[str, tuple[str, ...], int] | None] = {
     "S01b": ("insert", ("isb",), 6),
@@ -28,7 +39,8 @@ REPAIRS: dict[str, tuple[str, tuple[str, ...], int] | None] = {
     "S53": ("insert", ("dsb sy",), 1),
     "S62": ("insert", ("isb",), 2),
     "S63": ("insert", ("dsb sy",), 1),
-    "S64": ("insert", ("tlbi vmalle1is",), 3),
+    "S23": ("insert", ("dmb sy", *(f"dc civac, [{at:#x}]" for at in S23_LINES), "dsb sy"), 8),
+    "S64": ("replace", ("tlbi vae1is",), 2),
     "S10": None,
     "S27": None,
 }
@@ -53,8 +65,7 @@ def test_a_repair_tells_what_it_rests_on() -> None:
     fix = repair(result)
     assert fix is not None
     assert fix.verdict == "SAFE assuming {A-IC}"
-    lines = explanation_lines(result, explain(result.findings[0]), fix)
-    assert lines[-1].endswith("[re-checked: SAFE assuming {A-IC}]")
+    assert repair_line(result, fix).endswith("[re-checked: SAFE assuming {A-IC}]")
 
 
 def test_a_move_repairs_a_barrier_in_the_wrong_place() -> None:
@@ -127,8 +138,8 @@ def test_every_finding_can_be_told(name: str) -> None:
 def test_the_text_of_a_counterexample() -> None:
     result = prove(ROWS["S44"].make())
     wrong = next(f for f in result.findings if f.kind == "WRONG-PA")
-    text = explanation_lines(result, explain(wrong), repair(result))
-    assert text == [
+    text = explanation_lines(result, explain(wrong))
+    assert [*text, repair_line(result, repair(result))] == [
         "WRONG-PA  at #2 ldr [0x402000]  (test+0x8)",
         " read of 0x402000: may reach another physical address",
         " intended  PA 0xc0000000 Normal WB",

@@ -25,7 +25,8 @@ def level_skip(t0sz: int, **tcr: int) -> Problem:
 
 
 def kinds(problem: Problem, device: tuple[tuple[int, int], ...] = ()) -> list[str]:
-    return sorted({e.kind for e in exposure(timeline(problem), device)} - {"writable-table"})
+    found = exposure(timeline(replace(problem, devices=device)))
+    return sorted({e.kind for e in found} - {"writable-table"})
 
 
 def test_level_skip_with_the_largest_t0sz_exposes_nothing() -> None:
@@ -60,7 +61,7 @@ def found(problem: Problem) -> list[Exposure]:
     linear = 0x6000_0000
     return [
         e
-        for e in exposure(timeline(problem), [(UART, K4)])
+        for e in exposure(timeline(replace(problem, devices=((UART, K4),))))
         if e.target & -M2 != linear  # the map of the tables themselves
     ]
 
@@ -116,5 +117,7 @@ def test_nothing_is_walked_with_epd() -> None:
     k, problem = kernel_map((VA, UART, UXN))
     epd = problem.registers["TCR_EL1"] | 1 << 23
     assert not found(replace(problem, registers={**problem.registers, "TCR_EL1": epd}))
-    assert set(EXPOSURES) >= {e.kind for e in exposure(timeline(problem), [(UART, K4)])}
+    assert set(EXPOSURES) >= {
+        e.kind for e in exposure(timeline(replace(problem, devices=((UART, K4),))))
+    }
     assert k.root

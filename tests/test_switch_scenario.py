@@ -242,6 +242,19 @@ def changed(text: str, old: str, new: str) -> str:
             "table: hyp: region code 0x40001000-0x40",
         ),
         ('at = "code"', "", "program: at: is missing"),
+        (
+            "[intent]",
+            "[memory]\ndevice = [5]\n[intent]",
+            "memory: device: [5] is not a list of lis",
+        ),
+        ("[intent]", "[memory]\ndevice = [[5]]\n[intent]", "memory: device: is not a list of [add"),
+        ('access = "rx"', 'regime = "EL3"', "region: code: regime: must be one of EL1&0, EL2, EL"),
+        ('map = ["code"]', 'regime = "EL3"', "table: boot: regime: must be one of EL1&0, EL2, E"),
+        (
+            'map = ["code"]',
+            'map = ["code"]\nregime = "EL1&0"',
+            "SCTLR_EL2: is missing, and no table",
+        ),
         ('at = "code"', 'at = "cod"', "program: at: 'cod': cod is not defined"),
         ('also = "runtime"', 'also = "x"', "program: also: 'x' is not a region of the intent"),
         (

@@ -17,7 +17,7 @@ from ttbr.switch.scenario import Scenario, parse_scenario, read_scenario
 FOLDER = ROOT / "examples" / "scenarios"
 FILES = {path.stem.split("-")[0]: path for path in sorted(FOLDER.glob("*.toml"))}
 VARIANTS = {
-    *("S04c", "S15b", "S20b", "S23c", "S23d", "S41b", "S44e", "S54", "S71b", "S72"),
+    *("S04c", "S15b", "S20b", "S23c", "S23d", "S41b", "S44e", "S54", "S68", "S71b", "S72"),
 }
 SAFE_ROWS = [name for name, row in ROWS.items() if not row.kinds]
 

@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+    from ttbr.switch.machinecode import MachineCode
     from ttbr.switch.problem import Intent, Problem
     from ttbr.switch.prove import Proof
 
@@ -25,8 +26,23 @@ def _add_captured(parser: "ArgumentParser") -> None:
     group = parser.add_argument_group("machine code on captured tables")
     group.add_argument("--elf", metavar="FILE", help="an ELF file, such as vmlinux")
     group.add_argument("--symbol", metavar="NAME", help="the routine in it")
-    group.add_argument("--code", metavar="FILE", help="raw machine code instead of --elf")
-    group.add_argument("--at", metavar="VA", help="where it runs (--elf: default, as linked)")
+    group.add_argument(
+        "--code",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="raw machine code instead of --elf (repeat, with --at: the first is the routine)",
+    )
+    group.add_argument(
+        "--at",
+        metavar="VA",
+        action="append",
+        default=[],
+        help="where it runs (--elf: default, as linked)",
+    )
+    group.add_argument(
+        "--entry", metavar="VA", help="where it starts (default: the captured PC if it is in it)"
+    )
     group.add_argument("--capture", metavar="IMAGE", help="ELF core with tables and registers")
     group.add_argument("--regs", metavar="FILE", help="registers, where the core has none")
     group.add_argument(
@@ -45,6 +61,13 @@ def _add_captured(parser: "ArgumentParser") -> None:
         action="append",
         default=[],
         help="an empty table that the capture leaves out (repeat)",
+    )
+    group.add_argument(
+        "--word",
+        metavar="PA=VALUE",
+        action="append",
+        default=[],
+        help="a 64-bit word of data that the capture leaves out (repeat)",
     )
     group.add_argument("--known-tlb", action="store_true", help="nothing unknown is in the TLB")
     group.add_argument(
@@ -82,54 +105,79 @@ def configure(parser: "ArgumentParser") -> None:
 
 def _planned(options: "Namespace") -> "Problem":
     """The problem of --strategy or --sequence."""
+    from dataclasses import replace
+
     from ttbr.cli.plan import planned_from
     from ttbr.linux.strategies import plan
     from ttbr.switch.planned import el1_problem, planned_problem, vhe_problem
 
     board, config = planned_from(options)
     if options.sequence is not None:
-        return el1_problem(options.sequence, config, board)
-    if options.strategy == "vhe":
-        return vhe_problem(config, board)
-    return planned_problem(plan(options.strategy, config, board))
+        problem = el1_problem(options.sequence, config, board)
+    elif options.strategy == "vhe":
+        problem = vhe_problem(config, board)
+    else:
+        problem = planned_problem(plan(options.strategy, config, board))
+    return replace(problem, devices=tuple((w.start, w.size) for w in board.mmio))
 
 
-def _pair(text: str, option: str) -> tuple[str, str]:
+def _pair(text: str, option: str, form: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise InvalidError(f"{option} {text!r}: must be NAME=VALUE")
+        raise InvalidError(f"{option} {text!r}: must be {form}")
     return name, value
 
 
 def _reach(text: str) -> "Intent":
     from ttbr.switch.problem import Intent
 
-    va, rest = _pair(text, "--reach")
+    va, rest = _pair(text, "--reach", "VA=PA[:SIZE]")
     pa, _, size = rest.partition(":")
     length = number(size, "--reach size") if size else 4096
     return Intent(number(va, "--reach"), length, number(pa, "--reach", 52), name="--reach")
+
+
+def _machine_code(options: "Namespace") -> "list[MachineCode]":
+    """The routine of --elf, or those of --code; the first is the one that runs."""
+    from ttbr.switch.machinecode import MachineCode, from_elf
+
+    places = [number(text, "--at") for text in options.at]
+    if options.elf is not None:
+        if options.symbol is None:
+            raise InvalidError("--elf needs --symbol")
+        if len(places) > 1:
+            raise InvalidError("--at: one place for one --elf")
+        return [from_elf(options.elf, options.symbol, *places)]
+    if len(places) != len(options.code):
+        raise InvalidError("--code needs --at, one for each")
+    files = zip(options.code, places, strict=True)
+    return [MachineCode(bytes(map_file(file)), at, at) for file, at in files]
+
+
+def _entry(text: str | None, routine: "MachineCode", pc: int | None) -> int:
+    """Where *routine* starts: --entry, or the captured *pc* if it is in it."""
+    if text is not None:
+        entry = number(text, "--entry")
+        if not routine.holds(entry):
+            raise InvalidError(f"--entry {entry:#x}: not in the code at {routine.base:#x}")
+        return entry
+    inside = pc is not None and routine.entry <= pc < routine.end_of(routine.entry)
+    return pc if inside and pc is not None else routine.entry
 
 
 def _captured(options: "Namespace") -> "Problem":
     """The problem of --elf or --code on --capture."""
     from ttbr.memory import Segment, SegmentMemory, open_image, read_registers
     from ttbr.switch.captured import captured_problem
-    from ttbr.switch.machinecode import MachineCode, from_elf
+    from ttbr.switch.program import Layout
 
     if options.capture is None:
         raise InvalidError("--elf and --code need --capture")
     image = open_image(options.capture)
     state = image.registers if options.regs is None else read_registers(options.regs)
-    at = None if options.at is None else number(options.at, "--at")
-    if options.elf is not None:
-        if options.symbol is None:
-            raise InvalidError("--elf needs --symbol")
-        code = from_elf(options.elf, options.symbol, at)
-    else:
-        if at is None:
-            raise InvalidError("--code needs --at")
-        code = MachineCode(bytes(map_file(options.code)), at, at)
-    given = dict(_pair(text, "--set") for text in options.set)
+    code = _machine_code(options)
+    entry = _entry(options.entry, code[0], state.general.get("pc"))
+    given = dict(_pair(text, "--set", "REG=VALUE") for text in options.set)
     registers = {**state.general, **state.values}
     for name, value in given.items():
         low = name.lower()
@@ -138,31 +186,49 @@ def _captured(options: "Namespace") -> "Problem":
         raise InvalidError(f"{options.capture}: does not tell the exception level")
     page = 4096
     empty = [Segment(number(text, "--empty", 52), page, bytes(page)) for text in options.empty]
+    words = dict(_pair(text, "--word", "PA=VALUE") for text in options.word)
+    data = [
+        Segment(number(pa, "--word", 52), 8, number(value, f"--word {pa}").to_bytes(8, "little"))
+        for pa, value in words.items()
+    ]
     return captured_problem(
-        code,
+        Layout(entry, tuple((piece, 0) for piece in code)),
         SegmentMemory([*image.segments, *empty]),
         registers,
         state.el,
         reach=[_reach(text) for text in options.reach],
         stop=[number(text, "--stop") for text in options.stop],
+        data=data,
         returns=[
             text if text in ("hvc", "smc") else number(text, "--returns")
             for text in options.returns
         ],
         unknown_tlb=False if options.known_tlb else None,
-        name=options.symbol or options.code,
+        name=options.symbol or options.code[0],
     )
 
 
 def proof_of(options: "Namespace") -> "Proof":
     """The proof for arguments of another command, which has no options of the CPU."""
-    from ttbr.switch.prove import prove_all
-
     if options.scenario is not None:
         from ttbr.switch.scenario import read_scenario
 
-        return prove_all(read_scenario(options.scenario).problem)
-    return prove_all(_planned(options))
+        return _proved(read_scenario(options.scenario).problem)
+    return _proved(_planned(options))
+
+
+def _proved(problem: "Problem") -> "Proof":
+    """The proof; an error that does not name its place names the problem."""
+    from ttbr.switch.document import within
+    from ttbr.switch.prove import prove_all
+
+    try:
+        return prove_all(problem)
+    except InvalidError as error:
+        if not problem.name or str(error).startswith(problem.name):
+            raise
+        with within(problem.name):
+            raise
 
 
 def problem_from(options: "Namespace") -> "Problem":
@@ -207,15 +273,13 @@ def _text(proof: "Proof", options: "Namespace") -> list[str]:
 
 def run(options: "Namespace") -> int:
     """Run ``ttbr prove``; the exit status."""
-    from ttbr.switch.prove import prove_all
-
-    proof = prove_all(problem_from(options))
+    proof = _proved(problem_from(options))
     if options.json:
         import json
 
         from ttbr.report.proof import plain
 
-        print(json.dumps(plain(proof), indent=2))
+        print(json.dumps(plain(proof, options.exposure), indent=2))
     else:
         print("\n".join(_text(proof, options)))
     return int(not proof.result.safe)

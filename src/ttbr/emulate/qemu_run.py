@@ -271,7 +271,9 @@ class _Qemu:
         pc = self._read("pc")
         while len(executed) < self.job.limit and time.monotonic() < deadline:
             now = self._at(pc)
-            if now.word == WFI:  # it may complete at any time, and no interrupt will come here
+            returned = self.job.calls.get(pc, 0) is None
+            # WFI may complete at any time, and no interrupt will come here.
+            if now.word == WFI or returned:
                 self.gdb.write_register("pc", pc + 4)
             else:
                 self.gdb.step()
@@ -281,7 +283,8 @@ class _Qemu:
                 executed.append(now)
                 if pc == self.job.until:
                     return None
-            if death is not None and not (death.access == "fetch" and pc in self.job.faults):
+            meant = self.job.faults if death is not None and death.access else self.job.calls
+            if death is not None and not (death.access in ("fetch", "") and pc in meant):
                 return death
             if death is None and after == pc:
                 return Death(pc, "it branches to itself")

@@ -10,8 +10,8 @@ from ttbr.errors import UnsupportedError
 from ttbr.memory.segments import SegmentMemory
 from ttbr.switch.assembly import Assembly
 from ttbr.switch.machinecode import MachineCode
-from ttbr.switch.problem import Problem, regime_at
-from ttbr.switch.program import Code, ExceptionEntry, Layout, Load, Store
+from ttbr.switch.problem import Problem
+from ttbr.switch.program import Abort, Code, ExceptionEntry, Layout, Load, Store
 
 __all__ = ["scenario_job"]
 
@@ -45,8 +45,15 @@ def scenario_job(problem: Problem, code: Code, registers: Mapping[str, int]) -> 
     state |= _returning(problem, state, until)
     if first.el == 2:
         state["HCR_EL2"] = first.hcr
-    faults = {s.pc for s in problem.steps if any(isinstance(e, ExceptionEntry) for e in s.events)}
-    return Job(problem.name, blocks, state, max(first.el, 1), first.pc, until, frozenset(faults))
+    entries = {s.pc: e for s in problem.steps for e in s.events if isinstance(e, ExceptionEntry)}
+    faults = {s.pc for s in problem.steps if any(isinstance(e, Abort) for e in s.events)}
+    calls = {
+        pc: None if event.vector is None else event.el
+        for pc, event in entries.items()
+        if pc not in faults
+    }
+    el = max(first.el, 1)
+    return Job(problem.name, blocks, state, el, first.pc, until, frozenset(faults), calls)
 
 
 def _returning(problem: Problem, state: Mapping[str, int], until: int) -> dict[str, int]:
@@ -77,7 +84,7 @@ def _images(code: Code) -> Iterator[tuple[int, bytes]]:
 
 def _place(problem: Problem, va: int) -> int:
     """The physical address that *va* is meant to reach; itself where no intent covers it."""
-    for intent in problem.intents(regime_at(problem.steps[0])).ranges:
+    for intent in problem.intent:
         if intent.va <= va < intent.end and intent.pa is not None:
             return intent.pa + va - intent.va
     return va

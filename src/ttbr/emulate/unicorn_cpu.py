@@ -30,7 +30,7 @@ __all__ = ["NOWHERE", "Stop", "UnicornCpu", "refuse_wide"]
 
 HCR_E2H = 1 << 34
 NOWHERE = (1 << 64) - 1  # an address to run until that code never reaches
-VECTOR_CURRENT_SPX = 0x200
+VECTOR_CURRENT_SPX, VECTOR_LOWER = 0x200, 0x400
 PREFETCH_ABORT, DATA_ABORT = 3, 4
 # Numbers that UC_HOOK_INTR gives (QEMU's EXCP_*).
 EXCEPTIONS = {
@@ -41,6 +41,7 @@ EXCEPTIONS = {
     12: "trap to EL2",
     13: "SMC",
 }
+CALLS = {"SVC", "HVC", "SMC"}
 SYSTEM_SPACE, SYSTEM_MASK = 0xD5000000, 0xFFC00000
 
 
@@ -153,6 +154,11 @@ class UnicornCpu:
         return int(self.uc.reg_read(self.const.UC_ARM64_REG_PC))
 
     @property
+    def el(self) -> int:
+        """The exception level."""
+        return int(self.uc.reg_read(self.const.UC_ARM64_REG_PSTATE)) >> 2 & 3
+
+    @property
     def steps(self) -> int:
         """Instructions executed so far, and fetches that faulted as they are meant to."""
         return len(self.executed) + self.taken
@@ -167,7 +173,7 @@ class UnicornCpu:
 
     def state(self) -> State:
         """What translates now."""
-        el = int(self.uc.reg_read(self.const.UC_ARM64_REG_PSTATE)) >> 2 & 3
+        el = self.el
         own = max(el, 1)
         two = own == 1 or (own == 2 and bool(self.read("HCR_EL2") & HCR_E2H))
         return State(
@@ -191,7 +197,12 @@ class UnicornCpu:
             if self._arrived:
                 return None
             if stop is not None and self._is_meant(stop):
-                self._take_exception(stop.pc)
+                self.taken += 1
+                self._take_exception(stop.pc, self.el)
+            elif stop is not None and stop.what in CALLS and stop.pc - 4 in self.job.calls:
+                to = self.job.calls[stop.pc - 4]
+                if to is not None:
+                    self._take_exception(stop.pc, to)
             elif stop is not None:
                 return stop
             pc = self.pc
@@ -264,16 +275,15 @@ class UnicornCpu:
                 return address % (1 << 64)
         return None
 
-    def _take_exception(self, pc: int) -> None:
-        """An abort of the fetch at *pc* to the same exception level (D1.3.1)."""
-        self.taken += 1
+    def _take_exception(self, back: int, to: int) -> None:
+        """A synchronous exception to EL*to* that returns to *back* (D1.3.1)."""
         pstate = int(self.uc.reg_read(self.const.UC_ARM64_REG_PSTATE))
-        el = pstate >> 2 & 3
-        self.write(f"ELR_EL{el}", pc)
-        self.write(f"SPSR_EL{el}", pstate)
-        self.uc.reg_write(
-            self.const.UC_ARM64_REG_PC, self.read(f"VBAR_EL{el}") + VECTOR_CURRENT_SPX
-        )
+        offset = VECTOR_CURRENT_SPX if self.el == to else VECTOR_LOWER
+        self.uc.reg_write(self.const.UC_ARM64_REG_PSTATE, PSTATE[to])
+        # Only a cpr_write after it makes a new exception level take effect.
+        self.write(f"ELR_EL{to}", back)
+        self.write(f"SPSR_EL{to}", pstate)
+        self.uc.reg_write(self.const.UC_ARM64_REG_PC, self.read(f"VBAR_EL{to}") + offset)
 
     # Hooks. An exception must not leave one: it is kept, and raised when the run has stopped.
 

@@ -1,7 +1,7 @@
 """A proof as text and as plain values: verdict, counterexamples, repairs, barriers, exposure."""
 
 from ttbr.switch.explain import drop_one, explain, repair
-from ttbr.switch.exposure import EXPOSURES, exposure
+from ttbr.switch.exposure import EXPOSURES, Exposure, exposure
 from ttbr.switch.problem import ASSUMPTIONS
 from ttbr.switch.prove import Proof, Result
 from ttbr.switch.wording import (
@@ -9,6 +9,7 @@ from ttbr.switch.wording import (
     config_text,
     explanation_lines,
     proof_lines,
+    repair_line,
     repair_text,
 )
 
@@ -18,7 +19,7 @@ _SHOWN = 8
 
 
 def summary(proof: Proof) -> list[str]:
-    """The verdict, and for an unsafe trace one line a finding."""
+    """The verdict, and for an unsafe trace a line for each kind."""
     name = proof.result.timeline.problem.name
     lines = proof_lines(proof)
     return [f"{name}: {lines[0]}" if name else lines[0], *lines[1:]]
@@ -41,12 +42,12 @@ def counterexamples(proof: Proof) -> list[str]:
     result = proof.result
     if result.safe:
         return []
-    fix = repair(result)
     lines: list[str] = []
     firsts = {finding.kind: finding for finding in reversed(result.findings)}
     for index, kind in enumerate(result.kinds):
-        explained = explanation_lines(result, explain(firsts[kind]), None if index else fix)
-        lines += ["", *explained]
+        lines += ["", *explanation_lines(result, explain(firsts[kind]))]
+        if index == 0:
+            lines.append(repair_line(result, repair(result)))
     return lines
 
 
@@ -60,10 +61,13 @@ def barriers(proof: Proof) -> list[str]:
 def exposures(proof: Proof) -> list[str]:
     """What speculation may reach, one line each."""
     found = exposure(proof.result.timeline)
+    lines = [""]
+    if not proof.result.problem.devices:
+        lines.append("no Device memory is given: Normal mappings of it are not looked for")
     if not found:
-        return ["", "speculation reaches nothing but what is mapped on purpose"]
+        return [*lines, "speculation reaches nothing but what is mapped on purpose"]
     return [
-        "",
+        *lines,
         *(
             f"{item.kind} at {item.va:#x}, {item.size:#x} bytes, {config_text(item.config)}: "
             f"{EXPOSURES[item.kind]} ({item.target:#x})"
@@ -86,8 +90,19 @@ def _plain_findings(result: Result) -> list[dict[str, object]]:
     ]
 
 
-def plain(proof: Proof) -> dict[str, object]:
-    """A proof as plain values."""
+def _plain_exposure(item: Exposure) -> dict[str, object]:
+    numbers = {"va": item.va, "size": item.size, "target": item.target, "location": item.location}
+    return {
+        "kind": item.kind,
+        "regime": item.regime,
+        **{name: hex(value) for name, value in numbers.items()},
+        "level": item.level,
+        "under": config_text(item.config),
+    }
+
+
+def plain(proof: Proof, exposed: bool = False) -> dict[str, object]:
+    """A proof as plain values; with *exposed* also what speculation may reach."""
     result = proof.result
     fix = None if result.safe else repair(result)
     problem = result.timeline.problem
@@ -106,4 +121,9 @@ def plain(proof: Proof) -> dict[str, object]:
             {"step": b.step, "text": b.text, "carries": b.carries, "kinds": list(b.kinds)}
             for b in (drop_one(problem) if result.safe else ())
         ],
+        **(
+            {"exposure": [_plain_exposure(item) for item in exposure(result.timeline)]}
+            if exposed
+            else {}
+        ),
     }

@@ -10,11 +10,10 @@ from collections.abc import Iterable, Mapping
 from ttbr.arch.attributes import PR, PX
 from ttbr.arch.regime import Regime, current_regime, regime_of
 from ttbr.errors import InvalidError, MemoryFault
-from ttbr.memory.segments import SegmentMemory
+from ttbr.memory.segments import Segment, SegmentMemory
 from ttbr.switch.interpreter import run
-from ttbr.switch.machinecode import MachineCode
 from ttbr.switch.problem import Intent, Options, Problem
-from ttbr.switch.program import Load, Step, Store, Trace
+from ttbr.switch.program import Code, Load, Step, Store, Trace
 from ttbr.walk import Mapping as Translated
 from ttbr.walk import translate
 
@@ -83,12 +82,13 @@ def _intents(seen: _Seen, trace: Trace) -> tuple[Intent, ...]:
 
 
 def captured_problem(
-    code: MachineCode,
+    code: Code,
     memory: SegmentMemory,
     registers: Mapping[str, int],
     el: int,
     *,
     reach: Iterable[Intent] = (),
+    data: Iterable[Segment] = (),
     stop: Iterable[int] = (),
     returns: Iterable[int | str] = (),
     options: Options | None = None,
@@ -98,12 +98,14 @@ def captured_problem(
     """The question whether *code* at exception level *el* is safe on the tables in *memory*.
 
     *registers* are the system registers, and x0 to x30 and sp, of the moment before it. *reach*
-    says what is meant besides what was mapped then. `InvalidError` for a page that is used and was
-    not mapped, `ProgramError` where the code cannot be followed.
+    says what is meant besides what was mapped then; *data* is memory without tables.
+    `InvalidError` for a page that is used and was not mapped, `ProgramError` where the code cannot
+    be followed.
     """
     system = {name: value for name, value in registers.items() if name.isupper()}
     regime = regime_of(system, current_regime(system, el))
-    seen = _Seen(memory, regime, reach)
+    everything = SegmentMemory([*memory.segments, *data])
+    seen = _Seen(everything, regime, reach)
     trace = run(
         code,
         dict(registers),
@@ -114,7 +116,7 @@ def captured_problem(
         place=seen.place,
     )
     return Problem(
-        memory,
+        everything,
         tuple((s.address, s.size) for s in memory.segments),
         system,
         trace.steps,

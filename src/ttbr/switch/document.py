@@ -114,6 +114,13 @@ class Section:
             raise self.error(key, f"{found!r:.40} is not a list of numbers")
         return [self.number_from(key, value) for value in found]
 
+    def lists(self, key: str) -> list[list[int]]:
+        """A list of lists of numbers or expressions; none when the field is absent."""
+        found = self.fields.get(key, [])
+        if not isinstance(found, list) or not all(isinstance(item, list) for item in found):
+            raise self.error(key, f"{found!r:.40} is not a list of lists of numbers")
+        return [[self.number_from(key, value) for value in item] for item in found]
+
     def section(self, key: str) -> "Section":
         """A table inside this one; empty when it is absent."""
         return self.section_from(key, self.fields.get(key, {}))

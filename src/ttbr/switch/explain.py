@@ -15,7 +15,7 @@ from ttbr.errors import InvalidError
 from ttbr.switch.configs import Config
 from ttbr.switch.judge import Clash, Finding, Flat, Hit, Slice, Stale
 from ttbr.switch.problem import Problem, regime_at
-from ttbr.switch.program import Dsb, Event, Isb, Step, Store, Tlbi
+from ttbr.switch.program import Dc, Dmb, Dsb, Event, Isb, Step, Store, Tlbi
 from ttbr.switch.prove import SAFE, Result, prove, prove_all
 from ttbr.switch.saturate import Stop
 from ttbr.switch.tlb import JUNK, UNKNOWN, Entry, Leaf, Part, removes
@@ -214,9 +214,9 @@ def _survives(piece: Slice, entry: Entry, issue: int, now: int, made: int) -> st
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """A change of the trace that makes it safe: `what` is ``insert`` or ``move``, `texts` the
-    instructions, before step `step`; a moved instruction was step `origin`. `verdict` says what the
-    changed trace rests on."""
+    """A change of the trace that makes it safe: `what` is ``insert``, ``move`` or ``replace``,
+    `texts` the instructions, before step `step` or in its place; a moved instruction was step
+    `origin`. `verdict` says what the changed trace rests on."""
 
     what: str
     texts: tuple[str, ...]
@@ -226,6 +226,8 @@ class Repair:
     verdict: str = SAFE
 
 
+_BARRIERS: dict[str, Event] = {"isb": Isb(), "dsb": Dsb("SY"), "dmb": Dmb("SY")}
+_MOST_LINES = 16  # cache lines that one repair maintains
 _ALL_TLBI = {EL1: "VMALLE1", EL2: "ALLE2", EL20: "ALLE2"}
 
 
@@ -263,14 +265,29 @@ def _breaks(result: Result) -> Iterator[tuple[int, tuple[str, ...]]]:
             yield finding.access.step, texts
 
 
+def _cleans(result: Result) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Behind each store to a table, the last one first: maintenance of the lines stored to so far,
+    in the order that D7.5.9 and R_XGXKR ask for."""
+    stores = [(p.step, p.stored) for p in result.timeline.points if p.stored]
+    line = result.problem.options.line
+    for last in range(len(stores), 0, -1):
+        steps = [result.problem.steps[step] for step, _ in stores[:last]]
+        stored = (e.va for step in steps for e in step.events if isinstance(e, Store))
+        lines = dict.fromkeys(va & -line for va in stored)
+        if len(lines) <= _MOST_LINES:
+            cleans = (f"dc civac, [{va:#x}]" for va in lines)
+            yield stores[last - 1][0] + 1, ("dmb sy", *cleans, "dsb sy")
+
+
 def _events(text: str) -> tuple[Event, ...]:
     name, _, argument = text.partition(" ")
+    address = argument.partition("[")[2].rstrip("]")
     if name == "str":
-        return (Store(int(argument.partition("[")[2].rstrip("]"), 16), 8, 0),)
-    if name == "isb":
-        return (Isb(),)
-    if name == "dsb":
-        return (Dsb("SY"),)
+        return (Store(int(address, 16), 8, 0),)
+    if name == "dc":
+        return (Dc("CIVAC", int(address, 16)),)
+    if name in _BARRIERS:
+        return (_BARRIERS[name],)
     op = tlbi_by_name(argument)
     if op is None:
         raise InvalidError(f"{text}: no such TLBI")
@@ -324,6 +341,24 @@ class _Search:
                 return Repair("insert", texts, at, None, changed)
         return None
 
+    def replace_last_level(self) -> Repair | None:
+        """A TLBI of leaves made one of all levels."""
+        for at, step in enumerate(self.problem.steps):
+            for event in step.events:
+                if not isinstance(event, Tlbi) or not event.op.kind.last_level:
+                    continue
+                name = event.op.name
+                wider = tlbi_by_name(name.replace("VAAL", "VAA").replace("VAL", "VA"))
+                if wider is None:
+                    continue
+                text = step.text.lower().replace(name.lower(), wider.name.lower())
+                new = replace(step, text=text, events=(replace(event, op=wider),))
+                steps = (*self.problem.steps[:at], new, *self.problem.steps[at + 1 :])
+                changed = replace(self.problem, steps=steps)
+                if self.safe(changed):
+                    return Repair("replace", (text,), at, None, changed)
+        return None
+
     def move(self) -> Repair | None:
         steps = self.problem.steps
         for origin in range(len(steps)):
@@ -341,8 +376,9 @@ class _Search:
 def repair(result: Result, limit: int = 2000) -> Repair | None:
     """The smallest change that makes an unsafe trace safe, or None where none of them does.
 
-    Tried in turn: one instruction more, one barrier moved within straight-line code, several
-    instructions more, the break before a store. An insertion as late as possible is preferred: it
+    Tried in turn: a TLBI of leaves made one of all levels, one instruction more, one barrier moved
+    within straight-line code, several instructions more, the break before a store, cache
+    maintenance behind one. An insertion as late as possible is preferred: it
     leaves the most of the trace as it was. Where the result is safe under an assumption only, and
     one ISB more makes it safe without, that belongs to it. *limit* bounds the number of proofs.
     """
@@ -361,6 +397,8 @@ def repair(result: Result, limit: int = 2000) -> Repair | None:
 def _smallest(result: Result, limit: int) -> Repair | None:
     search = _Search(result, limit)
     candidates = list(_candidates(result.problem))
+    if (found := search.replace_last_level()) is not None:
+        return found
     for texts in candidates:
         if len(texts) == 1 and (found := search.insert(search.places, texts)) is not None:
             return found
@@ -369,7 +407,7 @@ def _smallest(result: Result, limit: int) -> Repair | None:
     for texts in candidates:
         if len(texts) > 1 and (found := search.insert(search.places, texts)) is not None:
             return found
-    for at, texts in _breaks(result):
+    for at, texts in (*_breaks(result), *_cleans(result)):
         if (found := search.insert([at], texts)) is not None:
             return found
     return None

@@ -63,13 +63,13 @@ class _Extents:
         return index >= 0 and sum(self.items[index]) > address
 
 
-def exposure(line: Timeline, device: Iterable[tuple[int, int]] = ()) -> list[Exposure]:
+def exposure(line: Timeline) -> list[Exposure]:
     """Every exposure of a trace, each table and level looked at once for each way to decode it.
 
-    *device* are the (address, size) extents of Device memory, where they are known.
+    What concerns Device memory is found where `Problem.devices` says where that is.
     """
     found: list[Exposure] = []
-    devices = _Extents(device)
+    devices = _Extents(line.problem.devices)
     for regime in line.intents:
         for upper in range(len(ROWS[regime].halves)):
             seen: set[tuple[Decoder, int, int, int]] = set()

@@ -42,7 +42,7 @@ class MachineCode:
 
     def fetch(self, pc: int) -> Instruction | None:
         """The instruction at *pc*; `UnsupportedError` when it is not modelled."""
-        if not self.base <= pc < self.base + len(self.data) - 3:
+        if not self.holds(pc):
             return None
         if pc % 4:
             raise InvalidError(f"{pc:#x}: the PC is not a multiple of 4")
@@ -50,6 +50,15 @@ class MachineCode:
             word = int.from_bytes(self.read(pc, 4), "little")
             self._decoded[pc] = decode(word, pc, self.where(pc))
         return self._decoded[pc]
+
+    def holds(self, pc: int) -> bool:
+        """Whether there is an instruction at *pc*."""
+        return self.base <= pc < self.base + len(self.data) - 3
+
+    def end_of(self, pc: int) -> int:
+        """The end of the routine at *pc*: the next symbol, or the end of the code."""
+        index = bisect_right(self._ordered, pc, key=lambda pair: pair[0])
+        return self._ordered[index][0] if index < len(self._ordered) else self.base + len(self.data)
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes of the code."""

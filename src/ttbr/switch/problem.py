@@ -154,7 +154,8 @@ class Problem:
     `tables` are the (address, size) extents of memory that holds translation tables; a walk that
     reads a descriptor anywhere else reads junk. `unknown_tlb`: whether the TLB may hold entries
     from before (R_BQCDZ); None takes it so for a regime whose MMU is off at the start.
-    `target`: an address that is fetched after the last step.
+    `target`: an address that is fetched after the last step. `devices` are the (address, size)
+    extents of Device memory, where they are known; only the exposure lint asks.
     """
 
     memory: Memory
@@ -167,6 +168,7 @@ class Problem:
     unknown_tlb: bool | None = None
     target: int | None = None
     name: str = ""
+    devices: tuple[tuple[int, int], ...] = ()
 
     def check(self) -> None:
         """Refuse what is not modelled; `UnsupportedError` or `InvalidError`, one line."""

@@ -5,7 +5,7 @@
     title = "TTBR0_EL2 switched on a page that both tables map alike"
     why = "the leaf is identical in both trees, and the TLBI comes after the ISB"
     rules = ["R_NWYRD"]
-    regime = "EL2"                           # EL1&0, EL2 or EL2&0
+    regime = "EL2"                           # EL1&0, EL2 or EL2&0: where the program starts
     granule = "4K"                           # of the tables; input_bits likewise
     input_bits = 48
 
@@ -20,6 +20,7 @@
     capture = "tables.elf.gz"                # or a captured core
     empty = [0x80_004c_6000]                 # tables without entries that it leaves out
     words = { 0x4000_0000 = 5 }              # data that the program loads, by physical address
+    device = [[0x900_0000, 0x1000]]          # Device memory (address, size), for --exposure
 
     [registers]
     from = ["boot"]                          # TTBR, TCR, MAIR, SCTLR of these tables
@@ -64,8 +65,15 @@ from ttbr.switch.problem import ASSUMPTIONS, Environment, Intent, Options, Probl
 from ttbr.switch.program import Code, Msr, Trace
 from ttbr.switch.scenario_intent import read_intents
 from ttbr.switch.scenario_program import load_program, run_program
-from ttbr.switch.scenario_registers import REGIMES, read_register_section
-from ttbr.switch.scenario_tables import Forest, captured_segments, make_tables, read_regions
+from ttbr.switch.scenario_registers import read_register_section
+from ttbr.switch.scenario_tables import (
+    REGIMES,
+    Forest,
+    captured_segments,
+    make_tables,
+    read_regime,
+    read_regions,
+)
 from ttbr.switch.syntax import Scanner
 
 __all__ = ["Expectation", "Scenario", "parse_scenario", "read_scenario"]
@@ -137,9 +145,7 @@ class _Reader:
         self.text = text
         self.symbols: dict[str, int] = {}
         self.document = document.with_values(self.value)
-        self.regime = self.document.text("regime")
-        if self.regime not in REGIMES:
-            raise document.error("regime", f"must be one of {', '.join(REGIMES)}")
+        self.regime = read_regime(self.document, None)
 
     def value(self, expression: str) -> int:
         """An expression over the symbols that are known by now."""
@@ -159,12 +165,13 @@ class _Reader:
         regions = read_regions(document.section("region"))
         self.symbols |= {name: region.va for name, region in regions.items()}
         memory = document.section("memory")
-        memory.only("tables", "capture", "empty", "words")
+        memory.only("tables", "capture", "empty", "words", "device")
         with within(self.source):
             page = granule(document.text("granule", "4K")).size
         captured = captured_segments(memory, self.path, page)
         forest = make_tables(document, self.regime, regions, captured)
-        intents = read_intents(document.section("intent"), regions)
+        intents = read_intents(document.section("intent"), regions, document.section("region"))
+        forest.regimes |= {i.regime for i in intents if i.regime}
         self.name_places(forest, intents)
         physical = forest.memory(*_words(memory))
         program = document.section("program")
@@ -185,10 +192,12 @@ class _Reader:
             self.unknown_tlb(),
             trace.end.target,
             self.source,
+            _devices(memory),
         )
         with within(self.source):
             problem.check()
-            check_roots(problem, self.regime)
+            for regime in forest.regimes:
+                check_roots(problem, regime)
         return Scenario(
             os.path.splitext(os.path.basename(self.source))[0],
             document.text("title"),
@@ -287,6 +296,16 @@ def _words(section: Section) -> list[Segment]:
             raise words.error(key, "is not an address") from None
         found.append(Segment(address, 8, words.number(key).to_bytes(8, "little")))
     return found
+
+
+def _devices(section: Section) -> tuple[tuple[int, int], ...]:
+    """``memory.device``: extents of Device memory."""
+    found = []
+    for pair in section.lists("device"):
+        if len(pair) != 2 or not pair[1]:
+            raise section.error("device", "is not a list of [address, size]")
+        found.append((pair[0], pair[1]))
+    return tuple(found)
 
 
 def _seen_at(section: Section, name: str, place: int, intents: tuple[Intent, ...]) -> int:

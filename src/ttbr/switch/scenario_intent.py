@@ -7,22 +7,27 @@ from ttbr.build.attributes import wanted_permissions
 from ttbr.regions import Region
 from ttbr.switch.document import Section, within
 from ttbr.switch.problem import Intent, IntentMap
-from ttbr.switch.scenario_tables import Regions
+from ttbr.switch.scenario_tables import Regions, read_regime
 
 __all__ = ["read_intents"]
 
 _FIELDS = ("reach", "fault", "unmapped", "end", "always")
 
 
-def read_intents(section: Section, regions: Regions) -> tuple[Intent, ...]:
-    """The intent of each region that the section names; `InvalidError` where they contradict."""
+def read_intents(section: Section, regions: Regions, named: Section) -> tuple[Intent, ...]:
+    """The intent of each region that the section names; `InvalidError` where they contradict.
+
+    *named* is the section of the regions, which may limit one to a regime. Addresses of two regimes
+    must not overlap, or mean the same: the program is read by address alone.
+    """
     section.only(*_FIELDS)
     chosen: dict[str, Intent] = {}
     for key in _FIELDS:
         for name in section.names(key):
             if name not in regions:
                 raise section.error(key, f"there is no region {name!r}")
-            chosen[name] = _intent(section, key, regions[name], chosen.get(name))
+            made = _intent(section, key, regions[name], chosen.get(name))
+            chosen[name] = replace(made, regime=read_regime(named.section(name), ""))
     if not chosen:
         raise section.error("reach", "nothing is meant to be reached")
     found = tuple(chosen.values())

@@ -2,17 +2,14 @@
 
 from collections.abc import Callable
 
-from ttbr.arch.regime import EL1, EL2, EL20
+from ttbr.arch.regime import EL2, EL20
 from ttbr.arch.registers import REGISTERS
 from ttbr.errors import UnreadableError
 from ttbr.switch.document import Section, within
-from ttbr.switch.scenario_tables import Forest
+from ttbr.switch.scenario_tables import REGIMES, Forest
 from ttbr.switch.sysregs import register_name
 
-__all__ = ["REGIMES", "read_register_section"]
-
-REGIMES = {EL1: 1, EL2: 2, EL20: 2}
-"""The regimes that proofs cover, and the exception level of their registers."""
+__all__ = ["read_register_section"]
 
 
 def read_register_section(
@@ -26,7 +23,7 @@ def read_register_section(
         found |= forest.registers(section.names("from"), section)
     for key, value in section.fields.items():
         if key not in ("from", "capture", "mmu"):
-            name = _register(section, key, forest.regime)
+            name = _register(section, key, forest)
             found[name] = _value(section, key, value, forest)
             if name == "PAN" and found[name] > 1:
                 raise section.error(key, f"{found[name]:#x}: PSTATE.PAN is 0 or 1")
@@ -34,21 +31,24 @@ def read_register_section(
     if "mmu" in section.fields:
         on = section.flag("mmu", True)
         found[control] = found.get(control, 0) & ~1 | on
-    if control not in found:
-        raise section.error(control, "is missing, and no table gives it")
+    for el in sorted(REGIMES[regime] for regime in forest.regimes):
+        if f"SCTLR_EL{el}" not in found:
+            raise section.error(f"SCTLR_EL{el}", "is missing, and no table gives it")
     return found
 
 
-def _register(section: Section, key: str, regime: str) -> str:
-    """The register's one name; those that the regime does not have are refused."""
+def _register(section: Section, key: str, forest: Forest) -> str:
+    """The register's one name; those that no regime of the scenario has are refused."""
     if key in ("sp", "NZCV") or (key[0] == "x" and key[1:].isdigit() and int(key[1:]) < 31):
         return key
     name = register_name(key)
     if name is None:
         raise section.error(key, "there is no such register")
-    missing = name.endswith(("_EL3", "_EL12", "_EL02")) or (regime == EL2 and name == "TTBR1_EL2")
-    if missing or (regime == EL1 and name in ("TTBR0_EL2", "TTBR1_EL2", "TCR_EL2")):
-        raise section.error(key, f"the regime {regime} does not have it")
+    missing = name.endswith(("_EL3", "_EL12", "_EL02"))
+    missing |= name == "TTBR1_EL2" and EL20 not in forest.regimes
+    missing |= name in ("TTBR0_EL2", "TCR_EL2") and not {EL2, EL20} & forest.regimes
+    if missing:
+        raise section.error(key, f"the regime {forest.regime} does not have it")
     return name
 
 
@@ -57,7 +57,7 @@ def _value(section: Section, key: str, value: object, forest: Forest) -> int:
         return section.number_from(key, value)
     part = section.section(key)
     name = part.text("register", key)
-    layout = "TCR_EL2_E2H" if (name, forest.regime) == ("TCR_EL2", EL20) else name
+    layout = "TCR_EL2_E2H" if name == "TCR_EL2" and EL20 in forest.regimes else name
     if layout not in REGISTERS:
         raise section.error(key, "has no fields here: give its value")
     word = 0

@@ -4,9 +4,11 @@
 
     [region]
     code = { va = 0x80_8000_1000, size = 0x1000, access = "rx" }       # pa is va unless it is given
+    hyp = { va = 0x8000_0000, regime = "EL2" }                         # meant in this regime only
 
     [table.boot]
     map = ["code"]                       # regions by name
+    regime = "EL2"                       # unless it is the document's
     link = { 1 = "hyp" }                 # entry 1 of the root points to the root of another tree,
                                          # or to { table, level, va }: the table read at that level
     set = [{ va = 0, level = 3, pa = 0x5000_0000, block = true }]      # one descriptor, any level
@@ -24,7 +26,7 @@ from dataclasses import dataclass, field
 
 from ttbr.arch.descriptors import TABLE, descriptor_type, output_address
 from ttbr.arch.geometry import LAST_LEVEL, PA, VA
-from ttbr.arch.regime import WalkParams
+from ttbr.arch.regime import EL1, EL2, EL20, WalkParams
 from ttbr.build import (
     Arena,
     Attributes,
@@ -34,6 +36,7 @@ from ttbr.build import (
     attributes_from,
     build,
     encode,
+    regime_name,
     registers_of,
     table_params,
 )
@@ -42,11 +45,22 @@ from ttbr.memory.segments import Segment, SegmentMemory
 from ttbr.regions import Region
 from ttbr.switch.document import Section, within
 
-__all__ = ["Forest", "Regions", "captured_segments", "make_tables", "read_regions"]
+__all__ = [
+    "REGIMES",
+    "Forest",
+    "Regions",
+    "captured_segments",
+    "make_tables",
+    "read_regime",
+    "read_regions",
+]
 
 Regions = dict[str, Region[Attributes]]
 
-_TREE = ("map", "link", "set", "root", "granule", "input_bits", "output_bits", "upper")
+REGIMES = {EL1: 1, EL2: 2, EL20: 2}
+"""The regimes that proofs cover, and the exception level of their registers."""
+
+_TREE = ("map", "link", "set", "root", "granule", "input_bits", "output_bits", "upper", "regime")
 _FLAGS = ("ds", "lpa", "ha", "hd", "tbi", "hpd")
 _DESCRIPTOR = ("table", "level", "pa", "next", "block", "contiguous", "value")
 
@@ -55,10 +69,12 @@ _DESCRIPTOR = ("table", "level", "pa", "next", "block", "contiguous", "value")
 class Forest:
     """All trees of a scenario, by name, and the memory that they are in.
 
-    `extents` are the (address, size) of memory that holds tables.
+    `extents` are the (address, size) of memory that holds tables. `regime` is where the program
+    starts, `regimes` are all that have tables or regions.
     """
 
     regime: str
+    regimes: set[str] = field(default_factory=set)
     trees: dict[str, Tables] = field(default_factory=dict)
     arenas: dict[str, Arena] = field(default_factory=dict)
     captured: list[Segment] = field(default_factory=list)
@@ -87,10 +103,14 @@ class Forest:
         return found
 
     def registers(self, names: Iterable[str], section: Section) -> dict[str, int]:
-        """The registers of one tree, or of the two halves of a regime."""
-        trees = [self.tree(section, name) for name in names]
+        """The registers of one tree, or of the two halves of a regime, for each regime."""
+        params: dict[str, list[WalkParams]] = {}
+        for name in names:
+            tree = self.tree(section, name)
+            params.setdefault(regime_name(tree.params), []).append(tree.params)
         with within(section.where):
-            return registers_of(*(tree.params for tree in trees))
+            made = [registers_of(*halves) for halves in params.values()]
+        return {name: value for found in made for name, value in found.items()}
 
     def descriptor_address(self, section: Section) -> int:
         """The address of the descriptor that ``{ table, va, level }`` names."""
@@ -155,7 +175,7 @@ def read_regions(section: Section) -> Regions:
     for name in section.fields:
         part = section.section(name)
         va = part.number("va")
-        keys = {k: v for k, v in part.fields.items() if k not in ("va", "pa", "size")}
+        keys = {k: v for k, v in part.fields.items() if k not in ("va", "pa", "size", "regime")}
         with within(part.where):
             attributes = attributes_from(keys)
         pa, size = PA(part.number("pa", va)), part.number("size", 0x1000)
@@ -165,15 +185,24 @@ def read_regions(section: Section) -> Regions:
     return found
 
 
+def read_regime(section: Section, default: str | None) -> str:
+    """The regime that a section names, or *default*; None: it must name one."""
+    found = section.text("regime", default)
+    if found not in REGIMES and found != default:
+        raise section.error("regime", f"must be one of {', '.join(REGIMES)}")
+    return found
+
+
 def make_tables(
     document: Section, regime: str, regions: Regions, captured: list[Segment]
 ) -> Forest:
     """Build every ``[table.*]`` of the document, then apply its links and single descriptors."""
-    forest = Forest(regime, captured=captured)
+    forest = Forest(regime, {regime}, captured=captured)
     tables = document.section("table")
     for name in tables.fields:
         section = tables.section(name)
         section.only(*_TREE, *_FLAGS)
+        forest.regimes.add(read_regime(section, regime))
         forest.trees[name] = _build(forest, document, section, regions)
     for name in tables.fields:
         _adjust(forest, tables.section(name), name)
@@ -186,7 +215,7 @@ def _build(forest: Forest, document: Section, section: Section, regions: Regions
     output = section.number("output_bits", 48)
     with within(section.where):
         params = table_params(
-            forest.regime,
+            read_regime(section, forest.regime),
             granule,
             section.number("input_bits", document.number("input_bits", 48)),
             upper=section.flag("upper", False),

@@ -16,9 +16,11 @@ __all__ = [
     "entry_text",
     "explanation_lines",
     "proof_lines",
+    "repair_line",
     "repair_text",
 ]
 
+_SHOWN = 12  # steps in a line
 
 _LIMITS = {1 << 62: "APTable[1]", 1 << 61: "APTable[0]", 1 << 60: "UXNTable", 1 << 59: "PXNTable"}
 
@@ -120,9 +122,7 @@ def _history(result: Result, history: History, regime: str, indent: str) -> Iter
         yield f"{indent}  {step_text(result, step)}: {why}"
 
 
-def explanation_lines(
-    result: Result, explanation: Explanation, fix: Repair | None = None
-) -> list[str]:
+def explanation_lines(result: Result, explanation: Explanation) -> list[str]:
     """The counterexample as a kernel engineer reads it."""
     finding = explanation.finding
     access = finding.access
@@ -142,16 +142,24 @@ def explanation_lines(
     for history in explanation.histories:
         lines.append(" how")
         lines += _history(result, history, access.regime, "   ")
-    lines += [f" rule      {rule}" for rule in explanation.rules]
-    if fix is not None:
-        lines.append(f" fix       {repair_text(result, fix)}  [re-checked: {fix.verdict}]")
-    return lines
+    return lines + [f" rule      {rule}" for rule in explanation.rules]
+
+
+def repair_line(result: Result, fix: Repair | None) -> str:
+    """The repair that was found, or that none was."""
+    if fix is None:
+        return (
+            " fix       none: no single insertion or move of barriers, TLBIs and DCs makes it safe"
+        )
+    return f" fix       {repair_text(result, fix)}  [re-checked: {fix.verdict}]"
 
 
 def repair_text(result: Result, fix: Repair) -> str:
-    """``insert isb before #4 …``."""
+    """``insert isb before #4 …``, ``use tlbi vae1is, x0 instead of #4 …``."""
     what = " ; ".join(fix.texts)
     target = step_text(result, fix.step)
+    if fix.what == "replace":
+        return f"use {what} instead of {target}"
     if fix.what == "insert":
         return f"insert {what} before {target}"
     return f"move #{fix.origin} {what} before {target}"
@@ -172,12 +180,18 @@ def _without(barrier: Barrier) -> str:
 
 
 def proof_lines(proof: Proof) -> list[str]:
-    """The verdict and one line for each finding or assumption."""
+    """The verdict, a line for each assumption, and for each kind where it is found first."""
     lines = [proof.verdict]
     for name in proof.assuming:
         kinds = ", ".join(proof.dropped[name].kinds)
         lines.append(f" without {name}: {kinds}" if kinds else f" {name} together with the others")
-    for finding in proof.result.findings:
-        where = step_text(proof.result, finding.access.step)
-        lines.append(f" {finding.kind} at {where}: {_outcome(finding)}")
+    for kind in proof.result.kinds:
+        first, *others = (f for f in proof.result.findings if f.kind == kind)
+        where = step_text(proof.result, first.access.step)
+        lines.append(f" {kind} at {where}: {_outcome(first)}")
+        steps = dict.fromkeys(f.access.step for f in others if f.access.step != first.access.step)
+        if steps:
+            shown = ", ".join(f"#{number}" for number in list(steps)[:_SHOWN])
+            more = f" and {len(steps) - _SHOWN} more steps" if len(steps) > _SHOWN else ""
+            lines.append(f"  and at {shown}{more}")
     return lines
