@@ -159,7 +159,7 @@ def registers_of(*params: WalkParams) -> dict[str, int]:
     stages2 = [p for p in params if p.stage == 2]
     registers: dict[str, int] = {}
     if len(stages2) > 1:
-        raise InvalidError("registers: two stage 2 parameters are given")
+        raise InvalidError("two stage 2 parameters are given for one set of registers")
     if halves:
         registers |= _stage1_registers(halves)
     if stages2:
@@ -171,14 +171,14 @@ def registers_of(*params: WalkParams) -> dict[str, int]:
 def _shared(halves: list[WalkParams], field: str) -> int:
     values = {getattr(p, field) for p in halves}
     if len(values) > 1:
-        raise InvalidError(f"registers: the halves disagree about {field}")
+        raise InvalidError(f"the halves disagree about {field}")
     return int(values.pop())
 
 
 def _stage1_registers(halves: list[WalkParams]) -> dict[str, int]:
     regimes = {regime_name(p) for p in halves}
     if len(regimes) > 1 or len({p.upper for p in halves}) < len(halves):
-        raise InvalidError(f"registers: {', '.join(p.name for p in halves)} do not belong together")
+        raise InvalidError(f"{', '.join(p.name for p in halves)} do not belong together")
     regime = regimes.pop()
     el = _EL[regime]
     tcr_name = f"TCR_EL{el}"

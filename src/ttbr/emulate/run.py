@@ -25,9 +25,10 @@ class Job:
     `memory` is physical address -> bytes: tables, code and data. `registers` holds system registers
     by Arm name and ``x0`` to ``x30`` and ``sp``; those not in it are zero. The run starts at the
     virtual address `entry` at exception level `el` (1 or 2) and has reached its end when the
-    instruction at `until` was fetched. `faults` are addresses whose fetch is meant to
-    fault: the exception is taken to VBAR. `calls` are addresses of SVC, HVC and SMC with the
-    exception level that they are taken to, None where the call is taken to have returned. `limit` is the most instructions that may be executed.
+    instruction at `until` was fetched. `faults` are addresses whose fetch is meant to fault: the
+    exception is taken to VBAR. `calls` are addresses of SVC, HVC and SMC with the exception level
+    that they are taken to, None where the call is taken to have returned. `limit` is the most
+    instructions that may be executed.
     """
 
     name: str

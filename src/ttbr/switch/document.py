@@ -107,12 +107,14 @@ class Section:
             raise self.error(key, f"{found!r:.40} is not a list of strings")
         return tuple(found)
 
-    def numbers(self, key: str) -> list[int]:
-        """A list of numbers or expressions; none when the field is absent."""
+    def items(self, key: str) -> list[object]:
+        """A list, or one item of it; none when the field is absent."""
         found = self.fields.get(key, [])
-        if not isinstance(found, list):
-            raise self.error(key, f"{found!r:.40} is not a list of numbers")
-        return [self.number_from(key, value) for value in found]
+        return found if isinstance(found, list) else [found]
+
+    def numbers(self, key: str) -> list[int]:
+        """A list of numbers or expressions, or one; none when the field is absent."""
+        return [self.number_from(key, value) for value in self.items(key)]
 
     def lists(self, key: str) -> list[list[int]]:
         """A list of lists of numbers or expressions; none when the field is absent."""

@@ -61,10 +61,12 @@ from ttbr.arch.regime import regime_of
 from ttbr.errors import InvalidError, MemoryFault, UnreadableError
 from ttbr.memory.segments import Segment
 from ttbr.switch.document import Section, parse, within
+from ttbr.switch.judge import KINDS
 from ttbr.switch.problem import ASSUMPTIONS, Environment, Intent, Options, Problem
 from ttbr.switch.program import Code, Msr, Trace
+from ttbr.switch.prove import SAFE
 from ttbr.switch.scenario_intent import read_intents
-from ttbr.switch.scenario_program import load_program, run_program
+from ttbr.switch.scenario_program import load_program, placed, run_program
 from ttbr.switch.scenario_registers import read_register_section
 from ttbr.switch.scenario_tables import (
     REGIMES,
@@ -175,10 +177,9 @@ class _Reader:
         self.name_places(forest, intents)
         physical = forest.memory(*_words(memory))
         program = document.section("program")
-        code, labels = load_program(
-            program, self.source, self.text, self.path, self.symbols, intents
-        )
+        loaded, labels = load_program(program, self.source, self.text, self.path, self.symbols)
         self.symbols |= labels
+        code = placed(program, loaded, intents)
         registers = read_register_section(document.section("registers"), forest, self.path)
         trace = run_program(program, code, REGIMES[self.regime], registers, intents, physical)
         problem = Problem(
@@ -249,7 +250,16 @@ class _Reader:
         section.only("verdict", "assuming")
         if not section.fields:
             return None
-        return Expectation(section.names("verdict"), frozenset(section.names("assuming")))
+        verdict, assuming = section.names("verdict"), section.names("assuming")
+        for name in verdict:
+            if name not in KINDS and verdict != (SAFE,):
+                raise section.error(
+                    "verdict", f"{name!r}: must be {SAFE}, or of {', '.join(KINDS)}"
+                )
+        for name in assuming:
+            if name not in ASSUMPTIONS:
+                raise section.error("assuming", f"{name!r}: must be of {', '.join(ASSUMPTIONS)}")
+        return Expectation(verdict, frozenset(assuming))
 
 
 def check_roots(problem: Problem, regime: str) -> None:

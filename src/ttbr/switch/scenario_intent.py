@@ -39,7 +39,7 @@ def read_intents(section: Section, regions: Regions, named: Section) -> tuple[In
 def _intent(
     section: Section, key: str, region: Region[Attributes], before: Intent | None
 ) -> Intent:
-    if before is not None and (key == "unmapped" or before.pa is None):
+    if key == "unmapped" and before is not None:
         raise section.error(key, f"{region.name} contradicts itself: to be reached, and unmapped")
     with within(section.where):
         made = before or Intent(

@@ -14,7 +14,7 @@ from ttbr.switch.machinecode import MachineCode, from_elf
 from ttbr.switch.problem import Intent
 from ttbr.switch.program import Code, Layout, Trace
 
-__all__ = ["load_program", "run_program"]
+__all__ = ["load_program", "placed", "run_program"]
 
 _SOURCES = ("text", "file", "linux", "code", "hex", "elf")
 _FIELDS = (*_SOURCES, "release", "symbol", "at", "also", "entry", "el", "stop", "faults", "returns")
@@ -27,8 +27,7 @@ def load_program(
     document: str,
     path: Callable[[str], str],
     symbols: Mapping[str, int],
-    intents: tuple[Intent, ...],
-) -> tuple[Code, Mapping[str, int]]:
+) -> tuple[Assembly | MachineCode, Mapping[str, int]]:
     """(code, its labels). *document* is the scenario's text, for line numbers of ``text``."""
     section.only(*_FIELDS)
     given = [key for key in _SOURCES if key in section.fields]
@@ -46,7 +45,7 @@ def load_program(
         base = section.number("at")
         code = MachineCode(_bytes(section, key, path), base, base)
     labels = {n: v for n, v in code.symbols.items() if n not in symbols}
-    return _placed(section, code, intents), labels
+    return code, labels
 
 
 def _assembled(
@@ -99,7 +98,7 @@ def _bytes(section: Section, key: str, path: Callable[[str], str]) -> bytes:
         raise section.error("hex", "is not a list of 32-bit words") from None
 
 
-def _placed(section: Section, code: Assembly | MachineCode, intents: tuple[Intent, ...]) -> Code:
+def placed(section: Section, code: Assembly | MachineCode, intents: tuple[Intent, ...]) -> Code:
     """The code where it is, and where ``also`` shows the same memory once more."""
     offsets = [0]
     base = section.number("at", code.entry)
@@ -152,14 +151,11 @@ def run_program(
     el = section.number("el", el)
     if el not in (1, 2):
         raise section.error("el", f"{el}: proofs cover EL1 and EL2")
-    returns: list[int | str] = [
-        name if name in ("hvc", "smc") else section.number_from("returns", name)
-        for name in section.names("returns")
+    returns = [
+        str(name) if name in ("hvc", "smc") else section.number_from("returns", name)
+        for name in section.items("returns")
     ]
-    stop, faults = (
-        [section.number_from(key, name) for name in section.names(key)]
-        for key in ("stop", "faults")
-    )
+    stop, faults = (section.numbers(key) for key in ("stop", "faults"))
     seen = _Seen(memory, intents)
     with within(section.where):
         trace = run(

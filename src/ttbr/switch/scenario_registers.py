@@ -77,8 +77,11 @@ def _captured_registers(path: str) -> dict[str, int]:
     from ttbr.memory import read_registers
 
     found = dict(read_registers(path).values)
-    with open(path, encoding="utf-8") as file:
-        state = json.load(file)
+    try:
+        with open(path, encoding="utf-8") as file:
+            state = json.load(file)
+    except ValueError:
+        raise UnreadableError(f"{path}: must be JSON, as saved beside a capture") from None
     core = state.get("core", {}) if isinstance(state, dict) else {}
     try:
         core = {name: int(value, 0) for name, value in core.items()}
