@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from commands import ttbr
+from commands import process, ttbr
 from ttbr.arch.regime import EL2, regime_of
 from ttbr.cli.plan import replan
 from ttbr.cli.plan_tables import VALUES, parts_of
@@ -403,3 +403,26 @@ def test_runs_of_both_roots_differ(tmp_path: Path) -> None:
         found.append([r.va for r in runs(memory, p) if isinstance(r, Run)])  # type: ignore[arg-type]
     assert found[0]
     assert found[0] != found[1]
+
+
+def test_standard_input(tmp_path: Path) -> None:
+    regions = "[[region]]\nva = 0\npa = 0\nsize = 0x40000000\n"
+    words = ("--base", "0x1000", "--input-bits", 32)
+    (path := tmp_path / "r.toml").write_text(regions)
+    found = process("build", "-", *words, input=regions)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout == ttbr("build", path, *words).out
+    text = saved(tmp_path, "merged-root", *SEATTLE).read_text()
+    found = process("build", "-", "--estimate", input=text)
+    assert found.stdout.startswith("HYP: 15 tables")
+
+
+@pytest.mark.parametrize("command", ["build", "verify"])
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("{}", "not a plan: `ttbr plan --json` writes one"), ("\xff", "not a text file")],
+)
+def test_bad_standard_input_is_named(command: str, text: str, why: str) -> None:
+    found = process(command, "-", input=text, encoding="latin-1")
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr == f"ttbr {command}: standard input: {why}\n"

@@ -21,6 +21,7 @@ from trees import (
     UXN,
     Tree,
     el1_registers,
+    hcr_el2,
     stage2_registers,
     tcr_el1,
     tcr_el2,
@@ -283,6 +284,54 @@ def test_nothing_to_list_is_said(path: Path) -> None:
     assert "EPD" in off.out + off.err
     off = ttbr("dump", path, "--sctlr-el1", "0")
     assert "off" in off.out + off.err
+
+
+@pytest.mark.parametrize(
+    ("registers", "text"),
+    [
+        ({"TCR_EL3": 0, "TTBR0_EL3": 0, "SCTLR_EL3": 0}, "EL3: stage 1 off (SCTLR_EL3.M=0)"),
+        ({"TCR_EL2": 0, "TTBR0_EL2": 0, "SCTLR_EL2": 0}, "EL2: stage 1 off (SCTLR_EL2.M=0)"),
+        ({"TCR_EL1": 0, "SCTLR_EL1": 0}, "EL1&0: stage 1 off (SCTLR_EL1.M=0)"),
+        # A root that is not there, as left over from firmware.
+        ({"TCR_EL3": 25, "TTBR0_EL3": 0x7000, "SCTLR_EL3": 0}, "EL3: stage 1 off (SCTLR_EL3.M=0)"),
+        (
+            {"TCR_EL1": 0, "SCTLR_EL1": 1, "HCR_EL2": hcr_el2(TGE=1)},
+            "EL1&0: stage 1 off (HCR_EL2.TGE=1)",
+        ),
+        (
+            {"TCR_EL1": 0, "SCTLR_EL1": 1, **stage2_registers(0, {"DC": 1})},
+            "EL1&0: stage 1 off (HCR_EL2.DC=1)",
+        ),
+    ],
+)
+def test_stage_1_off_without_tables(tmp_path: Path, registers: dict[str, int], text: str) -> None:
+    """What walk answers for each address, dump and info say of all."""
+    (file := tmp_path / "memory").write_bytes(bytes(4096))
+    words = [file, "--base", "0"]
+    for name, value in registers.items():
+        words += [f"--{name.lower().replace('_', '-')}", hex(value)]
+    listed = ttbr("dump", *words)
+    assert (listed.status, listed.out, listed.err) == (0, f"# {text}\n", "")
+    assert ttbr("dump", *words, "--summary").out == listed.out
+    (half,) = ttbr("dump", *words, "--json").json
+    assert half == {"half": None, "in_use": False, "why_not": text, "mappings": []}
+    kernel = ttbr("dump", *words, "--ptdump")
+    assert (kernel.status, kernel.out, kernel.err) == (0, "", f"# {text}\n")
+    about = ttbr("info", *words)
+    assert (about.status, about.err) == (0, "")
+    assert text in about.out.splitlines()
+    assert "out of range" not in about.out
+    (lines,) = ttbr("info", *words, "--json").json["regimes"].values()
+    assert lines[0] == text
+    if "VTCR_EL2" not in registers:  # else stage 2 translates
+        walked = ttbr("walk", *words, "0x10")
+        assert (walked.status, walked.out.splitlines()[1].split(",")[0]) == (0, "  => PA 0x10")
+
+
+def test_stage_1_off_with_a_stage_2_that_cannot_be(tmp_path: Path) -> None:
+    (file := tmp_path / "memory").write_bytes(bytes(4096))
+    words = [file, "--base", "0", "--tcr-el1", "0", "--sctlr-el1", "0", "--hcr-el2", hcr_el2(VM=1)]
+    assert ttbr("dump", *words).status == ttbr("walk", *words, "0").status == 2
 
 
 def test_combined(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from commands import process
 from test_boards_fdt import END, blob, node, prop
 from ttbr.cli import main
 
@@ -37,7 +38,13 @@ def test_plan_says_the_decision(capsys: pytest.CaptureFixture[str]) -> None:
     assert "merged-root (Linux 4.1 to 5.9)" in text
     status, text, _ = ask(capsys, "plan", "seattle", *SEATTLE, "--json")
     plan = json.loads(text)
-    assert plan["idmap"] == {"t0sz": 24, "extension": "extra level", "slot": 1, "levels": 4}
+    assert plan["idmap"] == {
+        "t0sz": 24,
+        "extension": "extra level",
+        "slot": 1,
+        "levels": 4,
+        "why_not": None,
+    }
     assert plan["chosen"]["strategy"] == "merged-root"
 
 
@@ -113,6 +120,56 @@ def test_a_board_without_ram(
 def test_the_image_is_put_where_it_fits(capsys: pytest.CaptureFixture[str]) -> None:
     _, text, _ = ask(capsys, "plan", "altra-2s", "--va-bits", "48", "--era", "5.4")
     assert "image 0x90080000-" in text  # the first window of RAM has 1 MiB
+
+
+@pytest.mark.parametrize("era", ["3.9", "3.18", "4.0"])
+def test_before_4_1_the_id_map_of_seattle_is_out_of_reach(
+    capsys: pytest.CaptureFixture[str], era: str
+) -> None:
+    words = ["seattle", "--va-bits", "39", "--era", era, "--image", "0x8000080000"]
+    status, text, error = ask(capsys, "plan", *words)
+    assert (status, error) == (1, "")
+    assert "PAGE_OFFSET 0xffffffc000000000" in text
+    assert "maps 0x0-0x11fffff to 0x8000000000\n" in text
+    (line,) = (line.strip() for line in text.splitlines() if "cannot reach" in line)
+    assert line.startswith("the ID map cannot reach the image: 0x8000870000 is beyond the 39 bits")
+    assert "a translation fault right behind SCTLR_EL1.M=1; needs Linux 4.1 (extra level)" in line
+    status, body, _ = ask(capsys, "plan", *words, "--json")
+    plan = json.loads(body)
+    assert (status, plan["works"]) == (1, False)
+    assert plan["idmap"] == {
+        "t0sz": 25,
+        "extension": "none",
+        "slot": None,
+        "levels": 3,
+        "why_not": line,
+    }
+    assert ("none: KVM: since Linux 3.11" in text) is (era == "3.9")
+    # Whatever EL2 would do.
+    assert ask(capsys, "plan", *words, "--strategy", "mmu-off")[0] == 1
+
+
+@pytest.mark.parametrize("on", ["unicorn", "walk"])
+def test_a_kernel_before_4_1_dies_on_seattle(capsys: pytest.CaptureFixture[str], on: str) -> None:
+    pytest.importorskip("unicorn", reason="pip install 'ttbr[emulate]' to run on Unicorn")
+    words = ["--sequence", "enable", "--board", "seattle", "--va-bits", "39", "--image"]
+    words += ["0x8000080000", "--era"]
+    status, text, _ = ask(capsys, "run", *words, "4.0", "--on", on, "--json")
+    found = json.loads(text)
+    death, last = found["death"], found["executed"][-1]
+    assert (status, found["reached"], last["text"]) == (1, False, "msr SCTLR_EL1, x5")
+    assert death["why"].startswith("Translation fault, level 0")
+    assert (death["access"], death["level"]) == ("fetch", 0)
+    assert death["far"] == death["pc"] == hex(int(last["pc"], 16) + 4) == "0x8000870020"
+    assert ask(capsys, "run", *words, "4.1", "--on", on)[0] == 0
+
+
+def test_the_proof_says_the_same_of_a_kernel_before_4_1(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--sequence", "enable", "--board", "seattle", "--va-bits", "39", "--image"]
+    status, text, _ = ask(capsys, "prove", *words, "0x8000080000", "--era", "4.0")
+    assert status == 1
+    assert "FAULT at #8 isb" in text
+    assert "address is outside the 39-bit range of TTBR0_EL1, level 0" in text
 
 
 def saved_plan(capsys: pytest.CaptureFixture[str], folder: Path, *words: str) -> Path:
@@ -194,3 +251,13 @@ def test_verify_on_unicorn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     status, text, _ = ask(capsys, "verify", str(plan), "--on", "unicorn")
     assert status == 0
     assert text.splitlines()[-1].split() == ["conclusion", "all", "agree"]
+
+
+def test_verify_asks_each_emulator_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("unicorn", reason="pip install 'ttbr[emulate]' to run on Unicorn")
+    plan = saved_plan(capsys, tmp_path, "seattle", *SEATTLE)
+    once = [plan, "--on", "unicorn", "--json"]
+    found = process("verify", "-", *once[1:], "--on", "unicorn", input=plan.read_text())
+    assert (found.returncode, found.stderr) == (0, "")
+    assert [ran["emulator"] for ran in json.loads(found.stdout)["ran"]] == ["unicorn"]
+    assert found.stdout == ask(capsys, "verify", *map(str, once))[1]

@@ -180,3 +180,12 @@ def test_52_bits_are_refused() -> None:
     for changed, why in ((tcr | 1 << 32, "FEAT_LPA2"), (tcr & ~63 | 40, "FEAT_TTST")):
         with pytest.raises(UnsupportedError, match=why):
             run(replace(job, registers={**job.registers, "x1": changed}))
+
+
+def test_memory_beyond_44_bits_is_refused() -> None:
+    """With the MMU off its CPU takes an Address size fault at the first instruction."""
+    job = bare("nop")
+    with pytest.raises(
+        UnsupportedError, match="0x100000000000: its physical addresses have 44 bits"
+    ):
+        run(replace(job, memory={**job.memory, 1 << 44: bytes(4096)}))

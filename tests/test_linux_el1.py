@@ -2,8 +2,10 @@
 
 import pytest
 
+from ttbr.arch.faults import Fault, FaultKind
 from ttbr.arch.regime import EL1, regime_of
 from ttbr.build import Arena, Tables, features_of_params
+from ttbr.errors import UnsupportedError
 from ttbr.linux.config import KernelConfig, configure
 from ttbr.linux.el1 import El1, el1_tables
 from ttbr.linux.sequences import Sequence, sequence
@@ -106,6 +108,36 @@ def test_resume_before_4_4_loses_an_extended_id_map(base: int, faults: bool) -> 
     el1 = tables(kernel("4.3", base))
     _, lost = execute(el1, sequence("resume", el1.config.release), el1.idmap, el1.idmap)
     assert bool(lost) is faults
+
+
+@pytest.mark.parametrize(("base", "faults"), [(0x8000000000, True), (0x80000000, False)])
+def test_before_4_1_the_id_map_wraps(base: int, faults: bool) -> None:
+    """The entry is at the index that the image's address has in a 39-bit table."""
+    el1 = tables(kernel("4.0", base))
+    trace, lost = execute(el1, sequence("enable", el1.config.release), el1.idmap, el1.idmap)
+    behind = next(
+        number + 1
+        for number, step in enumerate(trace.steps)
+        if any(isinstance(e, Msr) and e.register == "SCTLR_EL1" for e in step.events)
+    )
+    # From the ISB behind SCTLR_EL1 on, as long as the code is where it stood with the MMU off.
+    assert lost == ([step.pc for step in trace.steps[behind + 1 :]] if faults else [])
+    features = features_of_params(el1.kernel.params)
+    regime = regime_of(el1.registers(el1.idmap), EL1, features)
+    found = translate(el1.kernel.memory(), regime, el1.config.image.text % (1 << 39), EXECUTE)
+    assert isinstance(found, Mapping)
+    assert found.pa == el1.config.image.text
+
+
+def test_an_id_map_with_a_level_too_few_maps_nothing() -> None:
+    el1 = tables(kernel("5.4", 1 << 47, "16K", 36))
+    features = features_of_params(el1.kernel.params)
+    regime = regime_of(el1.registers(el1.idmap), EL1, features)
+    found = translate(el1.kernel.memory(), regime, el1.config.image.text, EXECUTE)
+    assert isinstance(found, Fault)
+    assert (found.kind, found.level) == (FaultKind.TRANSLATION, 0)
+    with pytest.raises(UnsupportedError, match="not modelled: the ID map cannot reach the image"):
+        tables(kernel("6.1", 1 << 47, "16K", 36))
 
 
 @pytest.mark.parametrize(

@@ -247,3 +247,5 @@ def test_ram_inside_the_hyp_range() -> None:
 def test_no_kvm_with_16k_pages_before_4_7() -> None:
     with pytest.raises(UnsupportedError, match=r"since Linux 4\.7, not in 4\.6"):
         hyp_layout(configure("4.6", "16K", 47, 0x80000000), [(0x80000000, GIB)])
+    with pytest.raises(UnsupportedError, match=r"KVM: since Linux 3\.11, not in 3\.10"):
+        hyp_layout(configure("3.10", "4K", 39, 0x80080000), [(0x80000000, GIB)])

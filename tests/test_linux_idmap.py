@@ -6,7 +6,7 @@ import pytest
 
 from ttbr.errors import InvalidError, UnsupportedError
 from ttbr.linux.config import configure
-from ttbr.linux.idmap import Extension, id_map, idmap_t0sz
+from ttbr.linux.idmap import Extension, id_map, idmap_t0sz, written
 
 SEATTLE, XGENE, LX2160A = 0x8000A00000, 0x4000A00000, 0x81A00000
 SBSA, M1_MAX, ALTRA, D06_2, ALTRA_2 = (
@@ -70,29 +70,41 @@ def test_the_end_symbol_is_exclusive(release: str, end: int, t0sz: int) -> None:
     assert idmap_t0sz(config) == t0sz
 
 
-def test_a_straddling_image_is_refused_or_supported() -> None:
+def test_a_straddling_image_is_mapped_in_part_or_whole() -> None:
     start, end = 0x7FFFC00000, 0x8000400000
-    with pytest.raises(UnsupportedError, match="straddles 0x8000000000") as refused:
-        id_map(configure("4.1", "4K", 39, start, image_end=end))
-    assert "\n" not in str(refused.value)
+    found = id_map(configure("4.1", "4K", 39, start, image_end=end))
+    assert "straddles 0x8000000000" in found.why_not
+    assert found.why_not.endswith(
+        "needs Linux 4.2 (an ID map of one page) or an image below 0x8000000000"
+    )
     # From 4.2 on only one page is mapped; its own address decides.
     low = configure("4.2", "4K", 39, start, image_end=end, idmap_text=start)
     high = configure("4.2", "4K", 39, start, image_end=end, idmap_text=0x8000001000)
     assert (id_map(low).t0sz, id_map(high).t0sz) == (25, 24)
-    assert id_map(configure("6.1", "4K", 39, start, image_end=end)).t0sz == 24
+    late = id_map(configure("6.1", "4K", 39, start, image_end=end))
+    assert (late.t0sz, late.why_not) == (24, "")
 
 
 def test_a_gigabyte_boundary_was_not_to_be_crossed() -> None:
-    with pytest.raises(UnsupportedError, match="straddles 0xc0000000"):
-        id_map(configure("4.1", "4K", 39, 0xBFC00000, image_end=0xC0400000))
+    """With one entry a level the last index is below the first: one leaf is written."""
+    image: dict[str, Any] = {"image": 0xBFC00000, "image_end": 0xC0400000}
+    config = configure("4.1", "4K", 39, **image, idmap_text=0xBFE00000)
+    assert "straddles 0xc0000000" in id_map(config).why_not
+    assert written(config, id_map(config).boot) == (0xBFC00000, (0xBFC00000, 0xBFE00000))
+    assert not id_map(configure("4.1", "4K", 39, **image, idmap_text=0xBFDFF000)).why_not
 
 
 @pytest.mark.parametrize("release", ["4.4", "5.4", "5.19", "6.1", "6.8"])
-def test_two_levels_are_refused(release: str) -> None:
-    with pytest.raises(UnsupportedError, match="two more levels for 48 bits"):
-        id_map(configure(release, "16K", 36, 1 << 47))
+def test_two_levels_are_not_made(release: str) -> None:
+    config = configure(release, "16K", 36, 1 << 47)
+    why = id_map(config).why_not
+    assert "two more levels for 48 bits" in why
+    assert why.endswith(
+        "needs Linux 6.9 (always 48 bits), VA_BITS 47 or an image below 0x800000000000"
+    )
+    assert written(config, id_map(config).boot) is None
     one = id_map(configure(release, "16K", 36, (1 << 47) - (1 << 30)))
-    assert (one.extension, one.t0sz) == (Extension.EXTRA_LEVEL, 17)
+    assert (one.extension, one.t0sz, one.why_not) == (Extension.EXTRA_LEVEL, 17, "")
 
 
 def test_two_levels_with_a_48_bit_id_map() -> None:
@@ -111,17 +123,27 @@ def test_an_image_above_48_bits() -> None:
     assert (wider.extension, wider.t0sz) == (Extension.WIDER_ROOT, 15)
     level = id_map(configure("5.4", "64K", 42, 1 << 51, pa_bits=52))
     assert (level.extension, level.t0sz, level.slot) == (Extension.EXTRA_LEVEL, 12, 512)
-    for page in ("4K", "64K"):
+    # Its index of 16 bits is beyond the root's 64 entries, one of 9 bits wraps to the first.
+    for page, place in (("4K", (0, (1 << 48, (1 << 48) + 0xFF0000))), ("64K", None)):
         config = configure("6.12", page, 52, 1 << 48, pa_bits=52, va52=True)
-        with pytest.raises(UnsupportedError, match="beyond the 48 bits"):
-            id_map(config)
+        assert id_map(config).why_not.endswith("needs an image below 0x1000000000000")
+        assert written(config, (config.image.start, config.image.end)) == place
+    across = configure("6.12", "64K", 52, (1 << 48) - (1 << 20), pa_bits=52, va52=True)
+    with pytest.raises(UnsupportedError, match="on both sides of the end of its 48 bits"):
+        id_map(across)
 
 
-@pytest.mark.parametrize("release", ["3.18", "4.0"])
-def test_before_the_extension(release: str) -> None:
+@pytest.mark.parametrize(
+    ("release", "needs"), [("3.9", "Linux 4.1 (extra level) or"), ("4.0", "VA_BITS 48 or")]
+)
+def test_before_the_extension(release: str, needs: str) -> None:
     assert id_map(configure(release, "4K", 39, 0x80080000)).t0sz == 25
-    with pytest.raises(UnsupportedError, match="beyond the 39 bits"):
-        id_map(configure(release, "4K", 39, 0x8000080000))
+    config = configure(release, "4K", 39, 0x8000080000)
+    found = id_map(config)
+    assert (found.t0sz, found.slot) == (25, 0)
+    assert "0x8000870000 is beyond the 39 bits" in found.why_not
+    assert found.why_not.endswith(f"{needs} an image below 0x8000000000")
+    assert written(config, found.boot) == (0, (0x8000000000, 0x8001200000))
 
 
 @pytest.mark.parametrize(

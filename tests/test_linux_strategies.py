@@ -267,6 +267,16 @@ def test_what_a_release_runs_with(release: str, base: int, name: str) -> None:
     assert plan(name, config, [(base, GIB)]).applicable
 
 
+def test_before_kvm_there_is_what_it_began_with() -> None:
+    assert shipped(kernel("3.10", "4K", 39, 0x80000000)) == "separate"
+
+
+def test_an_image_that_the_id_map_does_not_reach() -> None:
+    config = configure("6.12", "64K", 52, 1 << 48, pa_bits=52, va52=True)
+    found = plan("always-48", config, [(1 << 48, GIB)])
+    assert found.why_not.startswith("the ID map cannot reach the image: 0x10000007f0000 is beyond")
+
+
 @pytest.mark.parametrize(
     ("release", "name"), [("4.16", "single-split"), ("5.9", "single-split"), ("5.15", "wide-hyp")]
 )

@@ -31,7 +31,9 @@ _BOOT_REGISTERS = {
 
 def configure(parser: "ArgumentParser") -> None:
     """The arguments of ``ttbr build``."""
-    parser.add_argument("input", metavar="PLAN_OR_REGIONS", help="plan (JSON) or regions (TOML)")
+    parser.add_argument(
+        "input", metavar="PLAN_OR_REGIONS", help="plan (JSON) or regions (TOML); - for stdin"
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="where to write the tables")
     parser.add_argument("--format", choices=FORMATS, help="default: by the suffix of FILE")
     parser.add_argument("--name", default="tables", help="symbol prefix in elf, asm, c, rust")
@@ -56,17 +58,20 @@ def configure(parser: "ArgumentParser") -> None:
     group.add_argument("--start", type=int, metavar="LEVEL", help="start level of stage 2")
 
 
-def text_of(name: str) -> str:
+def read_input(name: str) -> tuple[str, str]:
+    """(the text of the file *name* or, for ``-``, of standard input; what errors call it)."""
+    where = "standard input" if name == "-" else name
     try:
-        with open(name, encoding="utf-8") as file:
+        # 0 is the descriptor of standard input, which is not to be closed.
+        with open(0 if name == "-" else name, encoding="utf-8", closefd=name != "-") as file:
             text = file.read(_LIMIT + 1)
     except OSError as error:
-        raise UnreadableError(f"{name}: {error.strerror}") from None
+        raise UnreadableError(f"{where}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise UnreadableError(f"{name}: not a text file") from None
+        raise UnreadableError(f"{where}: not a text file") from None
     if len(text) > _LIMIT:
-        raise UnreadableError(f"{name}: too large for a plan or regions")
-    return text
+        raise UnreadableError(f"{where}: too large for a plan or regions")
+    return text, where
 
 
 def _base(options: "Namespace") -> int | None:
@@ -91,7 +96,7 @@ def _check_budget(options: "Namespace", total: int, counted: str) -> None:
         raise InvalidError(f"needs {counted}, the budget is {options.budget}")
 
 
-def _from_plan(options: "Namespace", text: str) -> "Built":
+def _from_plan(options: "Namespace", text: str, where: str) -> "Built":
     """The tables of a saved plan: all of its roots, in the board's RAM."""
     from ttbr.build import features_needed
     from ttbr.cli.plan import replan
@@ -100,7 +105,7 @@ def _from_plan(options: "Namespace", text: str) -> "Built":
     from ttbr.linux.strategies import plan
     from ttbr.report.built import Built
 
-    board, config, strategy = replan(request_of(text, options.input), options.input)
+    board, config, strategy = replan(request_of(text, where), where)
     chosen = plan(strategy, config, board)
     parts = parts_of(chosen)
     total = sum(part.estimate.total for part in parts)
@@ -116,14 +121,14 @@ def _from_plan(options: "Namespace", text: str) -> "Built":
     return Built(counted, needs, made, registers)
 
 
-def _from_regions(options: "Namespace", text: str) -> "Built":
+def _from_regions(options: "Namespace", text: str, where: str) -> "Built":
     from ttbr.build import attributes_from, build, estimate, features_needed, table_params
     from ttbr.regions import parse_regions
     from ttbr.report.built import Built
 
-    regions = parse_regions(text, attributes_from, options.input)
+    regions = parse_regions(text, attributes_from, where)
     if not len(regions):
-        raise UnreadableError(f"{options.input}: no [[region]] in it")
+        raise UnreadableError(f"{where}: no [[region]] in it")
     regime = STAGE2 if options.regime == "stage2" else REGIMES[options.regime]
     params = table_params(
         regime,
@@ -171,9 +176,9 @@ def run(options: "Namespace") -> int:
     """Run ``ttbr build``; the exit status."""
     from ttbr.report.built import plain_built, text_built
 
-    text = text_of(options.input)
+    text, where = read_input(options.input)
     is_plan = text.lstrip()[:1] == "{"
-    built = (_from_plan if is_plan else _from_regions)(options, text)
+    built = (_from_plan if is_plan else _from_regions)(options, text, where)
     if built.tables is not None and options.output is not None:
         _write(options, built.tables)
     if options.json:

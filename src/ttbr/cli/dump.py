@@ -9,12 +9,14 @@ from ttbr.cli.source import (
     check_root,
     image_of,
     number,
+    off_text,
     regime_from,
     registers_from,
     stage2_from,
 )
 from ttbr.errors import InvalidError, TtbrError
 from ttbr.memory.image import Image
+from ttbr.memory.registerfile import RegisterFile
 from ttbr.report.listing import FILTERS, Summary, line
 from ttbr.report.words import half_text
 from ttbr.walk.iterate import Item, Run, Unreadable, combine, runs
@@ -59,16 +61,16 @@ def _range(text: str | None) -> tuple[int, int]:
     return span
 
 
-def _halves(options: "Namespace", image: Image) -> "Iterator[tuple[Regime | None, Translated]]":
-    """The halves to list, each walkable or the reason why it is not."""
-    registers = registers_from(options, image)
-    if options.regime == "stage2":
+def _halves(
+    options: "Namespace", registers: RegisterFile, regime: Regime | None
+) -> "Iterator[Translated]":
+    """The halves to list, each walkable or the reason why it is not; of stage 2 if no *regime*."""
+    if regime is None:
         stage2 = stage2_from(registers)
         if options.half is not None:
             raise InvalidError(f"--half {options.half}: stage 2 has one range")
-        yield None, stage2
+        yield stage2
         return
-    regime = regime_from(options, registers)
     wanted: list[Translated | None] = [regime.lower, regime.upper]
     if options.half is not None:
         wanted = [regime.lower if options.half == "lower" else regime.upper]
@@ -76,17 +78,20 @@ def _halves(options: "Namespace", image: Image) -> "Iterator[tuple[Regime | None
         if half is None and options.half is not None:
             raise InvalidError(f"--half {options.half}: regime {regime.name} has one range")
         if half is not None:
-            yield regime, half
+            yield half
 
 
-def _readable(options: "Namespace", image: Image) -> "tuple[Halves, int]":
+def _readable(
+    options: "Namespace", image: Image, registers: RegisterFile, regime: Regime | None
+) -> "tuple[Halves, int]":
     """The halves to list, also those with EPD=1, and how many cannot be; raises when none can.
 
     One bad half is normal (firmware's stale TTBR, a T1SZ for later): it must not hide the other.
+    With stage 1 off it is normal that there is none.
     """
     kept: Halves = []
     refused: list[TtbrError] = []
-    for regime, half in _halves(options, image):
+    for half in _halves(options, registers, regime):
         try:
             if isinstance(half, InvalidError):
                 raise half
@@ -98,6 +103,8 @@ def _readable(options: "Namespace", image: Image) -> "tuple[Halves, int]":
         except TtbrError as why:
             refused.append(why)
     if refused and all(half.epd for _, half in kept):
+        if regime is not None and not (regime.mmu_on or isinstance(regime.stage2, InvalidError)):
+            return [], 0
         raise refused[0]
     for problem in refused:
         print(f"ttbr dump: {problem}", file=sys.stderr)
@@ -214,12 +221,34 @@ def _ptdump(options: "Namespace", image: Image, halves: "Halves") -> int:
     return 0
 
 
+def _off(options: "Namespace", regime: Regime, registers: RegisterFile) -> int:
+    """Say that stage 1 is off and has no tables, as `ttbr walk` does of an address."""
+    text = off_text(regime, registers)
+    if options.json:
+        import json
+
+        listing: dict[str, object] = {
+            "half": None,
+            "in_use": False,
+            "why_not": text,
+            "mappings": [],
+        }
+        print(json.dumps([listing], indent=1))
+    else:
+        print(f"# {text}", file=sys.stderr if options.ptdump else sys.stdout)
+    return 0
+
+
 def run(options: "Namespace") -> int:
     """Run ``ttbr dump``; the exit status."""
     options.span = _range(options.range)
     image = image_of(options)
-    halves, refused = _readable(options, image)
-    if options.combined and (not halves or halves[0][0] is None or halves[0][0].stage2 is None):
+    registers = registers_from(options, image)
+    regime = None if options.regime == "stage2" else regime_from(options, registers)
+    halves, refused = _readable(options, image, registers, regime)
+    if options.combined and (regime is None or regime.stage2 is None):
         raise InvalidError("--combined: stage 2 is not in force (HCR_EL2.VM=0)")
+    if regime is not None and not halves:
+        return _off(options, regime, registers)
     form = _ptdump if options.ptdump else _json if options.json else _text
     return form(options, image, halves) or int(refused > 0)

@@ -2,7 +2,7 @@
 
 from ttbr.arch.geometry import size_text
 from ttbr.arch.regime import EL1, EL2, EL3, EL20, Regime, current_regime, regime_of
-from ttbr.cli.source import add_source, image_of, registers_from
+from ttbr.cli.source import add_source, image_of, off_text, registers_from
 from ttbr.errors import InvalidError, MemoryFault
 from ttbr.memory.image import Image
 from ttbr.memory.registerfile import RegisterFile
@@ -39,10 +39,12 @@ def _root_present(image: Image, p: "WalkParams") -> str:
         return ", root not in the image"
 
 
-def _regime_lines(image: Image, name: str, regime: Regime) -> list[str]:
-    lines = [f"{name}: stage 1 {'on' if regime.mmu_on else 'off'}"]
+def _regime_lines(image: Image, registers: RegisterFile, regime: Regime) -> list[str]:
+    on = regime.mmu_on
+    lines = [f"{regime.name}: stage 1 on" if on else off_text(regime, registers)]
     for half in (regime.lower, regime.upper):
-        if half is None:
+        # Controls that nobody has set yet are no error.
+        if half is None or not (on or regime.halves):
             continue
         if isinstance(half, InvalidError):
             lines.append(f"  {half}")
@@ -60,7 +62,7 @@ def _regimes(image: Image, registers: RegisterFile) -> dict[str, list[str]]:
     found = {}
     for name in _names(registers):
         try:
-            found[name] = _regime_lines(image, name, regime_of(registers.values, name))
+            found[name] = _regime_lines(image, registers, regime_of(registers.values, name))
         except InvalidError as error:
             found[name] = [f"{name}: {error}"]
     return found

@@ -18,6 +18,7 @@ __all__ = [
     "check_root",
     "image_of",
     "number",
+    "off_text",
     "regime_from",
     "registers_from",
     "stage2_from",
@@ -158,6 +159,16 @@ def _name(options: "Namespace", registers: RegisterFile) -> str:
 def regime_from(options: "Namespace", registers: RegisterFile) -> Regime:
     """The regime that the arguments ask for, from *registers*."""
     return regime_of(registers.values, _name(options, registers))
+
+
+def off_text(regime: Regime, registers: RegisterFile) -> str:
+    """That stage 1 of *regime* is off, with the bit that turns it off."""
+    register = {EL1: "SCTLR_EL1", EL3: "SCTLR_EL3"}.get(regime.name, "SCTLR_EL2")
+    why = f"{register}.M=0"
+    if registers.values.get(register, 1) & 1:
+        tge = REGISTERS["HCR_EL2"]["TGE"].get(registers.values.get("HCR_EL2", 0))
+        why = f"HCR_EL2.{'TGE' if tge else 'DC'}=1"
+    return f"{regime.name}: stage 1 off ({why})"
 
 
 def check_root(image: Image, regime: Regime | None, p: "WalkParams") -> None:

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 def configure(parser: "ArgumentParser") -> None:
     """The arguments of ``ttbr verify``."""
-    parser.add_argument("plan", metavar="PLAN", help="a plan (JSON of `ttbr plan --json`)")
+    parser.add_argument(
+        "plan", metavar="PLAN", help="a plan (JSON of `ttbr plan --json`); - for stdin"
+    )
     parser.add_argument(
         "--on", choices=("unicorn", "qemu"), action="append", help="only on this (default: both)"
     )
@@ -20,13 +22,13 @@ def configure(parser: "ArgumentParser") -> None:
 
 def run(options: "Namespace") -> int:
     """Run ``ttbr verify``; the exit status."""
-    from ttbr.cli.build import request_of, text_of
+    from ttbr.cli.build import read_input, request_of
     from ttbr.cli.plan import replan
     from ttbr.emulate.verify import verify
     from ttbr.report.verified import plain_verified, text_verified
 
-    request = request_of(text_of(options.plan), options.plan)
-    board, config, strategy = replan(request, options.plan)
+    text, where = read_input(options.plan)
+    board, config, strategy = replan(request_of(text, where), where)
     verified = verify(strategy, config, board, options.on)
     if options.json:
         import json

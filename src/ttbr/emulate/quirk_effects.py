@@ -31,6 +31,7 @@ __all__ = [
     "Answer",
     "Asked",
     "Registers",
+    "UNICORN_PAMAX",
     "blocks_everywhere",
     "checked_raw_blocks",
     "clamped_size",

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from ttbr.arch.faults import Fault, fault_of_par
 from ttbr.arch.regime import EL1, EL2, EL20, regime_of
+from ttbr.emulate.quirk_effects import UNICORN_PAMAX
 from ttbr.emulate.run import Death, Job, Outcome, State
 from ttbr.emulate.unicorn_at import HARNESS, HARNESS_SIZE, UnicornAt
 from ttbr.emulate.unicorn_cpu import Stop, UnicornCpu, refuse_wide
-from ttbr.errors import InvalidError
+from ttbr.errors import InvalidError, UnsupportedError
 from ttbr.memory.segments import SparseMemory
 from ttbr.walk import EXECUTE, translate
 
@@ -53,8 +54,14 @@ def run(job: Job, cold: bool = False) -> Outcome:
     """Run *job*, with *cold* on an empty TLB at every instruction.
 
     `InvalidError` for memory that cannot be, `UnsupportedError` for what Unicorn's CPU lacks
-    (FEAT_LPA2, FEAT_LVA, FEAT_TTST, the VHE register names, newer TLBI instructions).
+    (FEAT_LPA2, FEAT_LVA, FEAT_TTST, physical addresses of more than 44 bits, the VHE register
+    names, newer TLBI instructions).
     """
+    for address, data in job.memory.items():
+        if address + len(data) > 1 << UNICORN_PAMAX:
+            raise UnsupportedError(
+                f"Unicorn: memory at {address:#x}: its physical addresses have {UNICORN_PAMAX} bits"
+            )
     with _Cpu(job) as cpu:
         stop = cpu.run(cold)
         refuse_wide(cpu.state(), "Unicorn")  # what it died of may be its own lack

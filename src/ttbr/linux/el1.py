@@ -116,10 +116,10 @@ def kernel_regions(config: KernelConfig, linear: LinearMap) -> tuple[Region[Attr
 def el1_tables(
     config: KernelConfig, memory: Board | Iterable[tuple[int, int]], arena: Arena
 ) -> El1:
-    """The EL1 tables of *config* on a board, in *arena*.
+    """The EL1 tables of *config* on a board, in *arena*; the ID map as the release makes it.
 
-    `UnsupportedError` where the release cannot make the ID map; `InvalidError` where memory does
-    not hold the kernel.
+    `UnsupportedError` where that is not modelled; `InvalidError` where memory does not hold the
+    kernel.
     """
     linear, g = linear_map(config, memory), config.granule
     mair, wide = Mair(), _wide_format(config)

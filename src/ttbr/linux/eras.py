@@ -135,7 +135,8 @@ WIDE_PA: dict[str, Era[None]] = {
 # A kernel that runs at EL2 (is_kernel_in_hyp_mode).
 VHE = row("4.6", "", None, "asm/virt.h, 4.6")
 
-# KVM could not be selected with 16K pages before.
+# KVM, and since when it could be selected with 16K pages.
+KVM = row("3.11", "", None, "arch/arm64/kvm, 3.11")
 KVM_16K = row("4.7", "", None, "02e0b7600f83")
 
 
@@ -208,8 +209,9 @@ IDMAP_AREA: tuple[Era[IdmapArea], ...] = (
     row("6.9", "", IdmapArea.SPANS_48, "asm/kernel-pgtable.h, 6.12"),
 )
 
-# Upper-level entries that the boot code writes for one range: one, or start to end. With one, a
-# range that crosses the reach of an upper entry wraps inside the same table.
+# Upper-level entries that the boot code writes for one range: one, or start to end. With one, the
+# last index of a range that crosses the reach of an upper entry is below its first, and only the
+# first leaf is written.
 ONE_ENTRY_A_LEVEL: tuple[Era[bool], ...] = (
     row("3.7", "4.15", True, "create_pgd_entry"),
     row("4.16", "", False, "0370b31e4845"),

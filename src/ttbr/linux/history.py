@@ -17,6 +17,7 @@ from ttbr.linux.eras import (
     HYP_PRIVATE,
     HYP_PS,
     HYP_TABLES,
+    KVM,
     KVM_16K,
     ONE_ENTRY_A_LEVEL,
     T0SZ_BY_FLAG,
@@ -78,7 +79,8 @@ class _Case:
     def kvm(self) -> bool:
         """Whether KVM's nVHE code runs at all."""
         config = self.config
-        return not config.vhe and (config.granule.name != "16K" or config.release in KVM_16K)
+        since = KVM_16K if config.granule.name == "16K" else KVM
+        return not config.vhe and config.release in since
 
     def hyp(self) -> HypLayout:
         return hyp_layout(self.config, self.linear)
@@ -174,7 +176,7 @@ def _straddle(case: _Case) -> str:
         return ""
     return (
         f"the ID map {region[0]:#x}-{region[1] - 1:#x} straddles {edge:#x} but has one entry a "
-        f"level: what is above {edge:#x} wraps to the start of the same table"
+        f"level: only its first leaf is mapped"
     )
 
 

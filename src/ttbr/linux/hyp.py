@@ -18,6 +18,7 @@ from ttbr.linux.eras import (
     HYP_TABLES,
     HYP_VA,
     HYP_WIDTH,
+    KVM,
     KVM_16K,
     HypCheck,
     HypTables,
@@ -154,6 +155,8 @@ def hyp_layout(
     *rand* is the kernel's random number, of which `random_tag_bits` are used. With VHE kernel
     addresses stay as they are. `UnsupportedError` when that kernel has no KVM.
     """
+    if config.release not in KVM:
+        raise UnsupportedError(f"KVM: since Linux {KVM.first}, not in {config.release}")
     if config.granule.name == "16K" and config.release not in KVM_16K:
         raise UnsupportedError(
             f"KVM with 16K pages: since Linux {KVM_16K.first}, not in {config.release}"

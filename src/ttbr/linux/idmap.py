@@ -15,12 +15,13 @@ from ttbr.linux.eras import (
     IDMAP_COVERS,
     IDMAP_T0SZ,
     ONE_ENTRY_A_LEVEL,
+    SELECTABLE,
     Coverage,
     Decision,
     IdmapArea,
     rule,
 )
-from ttbr.linux.layout import MIB, Region, Shape, extra_entries, kernel_layout, shape
+from ttbr.linux.layout import MIB, Region, Shape, kernel_layout, shape
 
 __all__ = [
     "Extension",
@@ -31,6 +32,8 @@ __all__ = [
     "id_map",
     "idmap_area",
     "idmap_t0sz",
+    "lacks_level",
+    "written",
 ]
 
 ADRP_PAGE = 4096
@@ -52,8 +55,9 @@ class IdMap:
 
     `decided_by` is the 4 KiB page whose address T0SZ was found from (adrp of the end symbol; None
     where T0SZ is constant). `slot` is the index of the idmap page at the extra level, or in the
-    root when there is none. `boot` is what it maps while booting, rounded to `leaf` bytes as the
-    boot code does; `permanent` what it maps once the kernel runs. `area` is in bytes.
+    root when there is none. `boot` is what it is to map while booting, rounded to `leaf` bytes as
+    the boot code does; `permanent` what it maps once the kernel runs. `area` is in bytes.
+    `why_not` is empty, or says that it does not hold the code that turns the MMU on, and why.
     """
 
     shape: Shape
@@ -64,6 +68,7 @@ class IdMap:
     permanent: Region
     leaf: int
     area: int
+    why_not: str = ""
 
     @property
     def t0sz(self) -> int:
@@ -118,50 +123,98 @@ def extension(g: Granule, va_bits: int, bits: int) -> Extension:
 
 
 def id_map(config: KernelConfig) -> IdMap:
-    """The ID map of *config*; `UnsupportedError` says which kernel cannot make the one needed."""
+    """The ID map of *config*; `IdMap.why_not` where it lacks the code that turns the MMU on.
+
+    `UnsupportedError` for an image of 6.9 or newer on both sides of 2^48: what its boot code then
+    writes is past its tables.
+    """
     tables = shape(config.granule, 64 - idmap_t0sz(config))
-    kind = extension(config.granule, config.va_bits_min, tables.va_bits)
-    always = rule(IDMAP_T0SZ, config.release) is Decision.ALWAYS_48
-    last = config.image.end - 1
-    if kind is Extension.TWO_LEVELS and not always:
-        raise UnsupportedError(
-            f"ID map: {config.granule.name} pages with VA_BITS {config.va_bits_min} would need two "
-            f"more levels for {tables.va_bits} bits (image up to {last:#x}); no kernel before 6.9 "
-            f"makes more than one"
-        )
-    normal = shape(config.granule, config.va_bits_min)
-    slot_shift = tables.pgdir_shift
     boot, permanent, leaf = covered(config)
-    if boot[1] > 1 << tables.va_bits:
+    if _always_48(config) and boot[0] < 1 << 48 < boot[1]:
         raise UnsupportedError(
-            f"ID map: {boot[0]:#x}-{boot[1] - 1:#x} is beyond the {tables.va_bits} bits that Linux "
-            f"{config.release} gives it with VA_BITS {config.va_bits}"
-        )
-    # The boot code masks the index with EXTRA_PTRS, so a slot beyond it is lost.
-    if kind is Extension.EXTRA_LEVEL and not always:
-        slot_shift = normal.extra_shift
-        if config.image.text >> slot_shift >= extra_entries(config):
-            raise UnsupportedError(
-                f"ID map: {config.image.text:#x} is beyond the {extra_entries(config)} entries "
-                f"of the extra level in Linux {config.release}"
-            )
-    edge = crossing(config, tables, boot)
-    if edge is not None and rule(ONE_ENTRY_A_LEVEL, config.release):
-        raise UnsupportedError(
-            f"ID map: {boot[0]:#x}-{boot[1] - 1:#x} straddles {edge:#x}; Linux {config.release} "
-            f"writes one entry a level, so what is above wraps to the start of the same table "
-            f"(since 4.16 it does not)"
+            f"ID map: {boot[0]:#x}-{boot[1] - 1:#x} is on both sides of the end of its 48 bits"
         )
     return IdMap(
         tables,
         _decisive_page(config),
-        kind,
-        config.image.text >> slot_shift,
+        extension(config.granule, config.va_bits_min, tables.va_bits),
+        (config.image.text >> tables.pgdir_shift) % config.granule.entries,
         boot,
         permanent,
         leaf,
         idmap_area(config),
+        _why_not(config, tables, boot),
     )
+
+
+def _always_48(config: KernelConfig) -> bool:
+    return rule(IDMAP_T0SZ, config.release) is Decision.ALWAYS_48
+
+
+def lacks_level(config: KernelConfig) -> bool:
+    """Whether the ID map needs two more levels, of which the boot code makes one."""
+    bits = 64 - idmap_t0sz(config)
+    kind = extension(config.granule, config.va_bits_min, bits)
+    return kind is Extension.TWO_LEVELS and not _always_48(config)
+
+
+def written(config: KernelConfig, region: Region) -> tuple[int, Region] | None:
+    """(VA, what is mapped there) of *region*, which the boot code means to map at VA = PA.
+
+    None where no walk finds any of it. The code takes an index modulo the entries of a table
+    (create_table_entry, map_range). While it wrote one entry a level, a region whose last index
+    is below its first got its first leaf only (create_block_map).
+    """
+    if lacks_level(config):
+        return None
+    tables, (start, end) = shape(config.granule, 64 - idmap_t0sz(config)), region
+    if rule(ONE_ENTRY_A_LEVEL, config.release) and crossing(config, tables, region) is not None:
+        end = start + covered(config)[2]
+    reach = 1 << tables.va_bits
+    va = start if start < reach else start % (config.granule.entries << tables.pgdir_shift)
+    size = min(end - start, reach - va)
+    return (va, (start, start + size)) if size > 0 else None
+
+
+def _why_not(config: KernelConfig, tables: Shape, boot: Region) -> str:
+    page, found = config.image.text & -config.granule.size, written(config, boot)
+    if found is not None and found[0] == boot[0] and page < found[1][1]:
+        return ""
+    why, needs = _lost(config, tables, boot)
+    text = needs[0] if len(needs) == 1 else f"{', '.join(needs[:-1])} or {needs[-1]}"
+    return (
+        f"the ID map cannot reach the image: {why}: the kernel takes a translation fault right "
+        f"behind SCTLR_EL1.M=1; needs {text}"
+    )
+
+
+def _lost(config: KernelConfig, tables: Shape, boot: Region) -> tuple[str, list[str]]:
+    """Why the code that turns the MMU on is not at VA = PA, and what would help."""
+    name, bits, narrow = config.granule.name, tables.va_bits, config.va_bits_min
+    wider = [
+        f"VA_BITS {offered}"
+        for (page, offered), since in SELECTABLE.items()
+        if page == name and narrow < offered < 52 and config.release in since
+    ]
+    if lacks_level(config):
+        most = config.granule.level_shift(shape(config.granule, narrow).root_level - 2)
+        why = f"{name} pages with VA_BITS {narrow} would need two more levels for {bits} bits"
+        needs = ["Linux 6.9 (always 48 bits)", *wider[:1], f"an image below {1 << most:#x}"]
+        return why, needs
+    edge = crossing(config, tables, boot)
+    if edge is not None and rule(ONE_ENTRY_A_LEVEL, config.release):
+        why = (
+            f"{boot[0]:#x}-{boot[1] - 1:#x} straddles {edge:#x}, and of such a range Linux "
+            f"{config.release}, which writes one entry a level, maps the first leaf only"
+        )
+        below = min(edge, 1 << bits)
+        return why, ["Linux 4.2 (an ID map of one page)", f"an image below {below:#x}"]
+    why = (
+        f"{config.image.text:#x} is beyond the {bits} bits that Linux {config.release} gives it "
+        f"with VA_BITS {config.va_bits}"
+    )
+    newer = [] if _always_48(config) else ["Linux 4.1 (extra level)", *wider[:1]]
+    return why, [*newer, f"an image below {1 << bits:#x}"]
 
 
 def crossing(config: KernelConfig, tables: Shape, region: Region) -> int | None:

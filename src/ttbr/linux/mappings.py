@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from ttbr.arch.geometry import PA, VA
 from ttbr.build import HYP_DATA, HYP_TEXT, IDMAP, KERNEL_DATA, KERNEL_TEXT, Attributes
+from ttbr.errors import UnsupportedError
 from ttbr.linux.config import KernelConfig
 from ttbr.linux.eras import BOOT_IDMAP, BootIdmap, rule
 from ttbr.linux.hyp import HypLayout
-from ttbr.linux.idmap import MAX_FDT_SIZE, id_map
+from ttbr.linux.idmap import MAX_FDT_SIZE, id_map, lacks_level, written
 from ttbr.linux.layout import LinearMap
 from ttbr.regions import Region
 
@@ -86,25 +87,42 @@ def boot_idmap(
     writable: tuple[int, int] | None = None,
     fdt: int | None = None,
 ) -> tuple[Region[Attributes], ...]:
-    """The ID map that the MMU is turned on with.
+    """The ID map that the MMU is turned on with, as its tables have it.
 
-    *stext* is the address of _stext; *writable* what is mapped writable: from 6.0 init_pg_dir to
-    init_pg_end, from 6.9 __initdata_begin to _end; *fdt* the device tree. All are physical.
+    That is VA = PA but for what an ID map does not reach (`IdMap.why_not`). *stext* is the address
+    of _stext; *writable* what is mapped writable: from 6.0 init_pg_dir to init_pg_end, from 6.9
+    __initdata_begin to _end; *fdt* the device tree. All are physical. `UnsupportedError` from 6.0
+    to 6.8 where the ID map needs two more levels.
     """
     found = id_map(config)
     start, end = found.boot
     match rule(BOOT_IDMAP, config.release):
         case BootIdmap.ALL_WRITABLE:
-            return (_identity("ID map", start, end, BOOT_RWX),)
+            return _written(config, "ID map", start, end, BOOT_RWX)
         case BootIdmap.BLOCKS:
+            if lacks_level(config):
+                raise UnsupportedError(f"not modelled: {found.why_not}")
             return _boot_blocks(config, found.leaf, writable, fdt)
         case BootIdmap.SEGMENTS:
             first = config.image.start if stext is None else stext
             split = config.image.end if writable is None else writable[0]
-            code = _identity("ID map", first, split, KERNEL_TEXT)
+            code = _written(config, "ID map", first, split, KERNEL_TEXT)
             if split == config.image.end:
-                return (code,)
-            return code, _identity("ID map, writable", split, config.image.end, KERNEL_DATA)
+                return code
+            return *code, *_written(
+                config, "ID map, writable", split, config.image.end, KERNEL_DATA
+            )
+
+
+def _written(
+    config: KernelConfig, name: str, start: int, end: int, attributes: Attributes
+) -> tuple[Region[Attributes], ...]:
+    """What the ID map has of [*start*, *end*), which is to be at VA = PA."""
+    found = written(config, (start, end))
+    if found is None:
+        return ()
+    va, (first, last) = found
+    return (Region(VA(va), PA(first), last - first, attributes, name),)
 
 
 def _boot_blocks(
@@ -136,7 +154,7 @@ def permanent_idmap(
     if rule(BOOT_IDMAP, config.release) is BootIdmap.ALL_WRITABLE:
         return boot_idmap(config)
     page = config.granule.size
-    regions = [_identity("ID map", *id_map(config).permanent, IDMAP)]
+    regions = [*_written(config, "ID map", *id_map(config).permanent, IDMAP)]
     if kpti_flag is not None:
         start = kpti_flag & -page
         regions.append(_identity("KPTI flag", start, start + page, KERNEL_DATA))

@@ -13,7 +13,7 @@ from ttbr.boards.board import Board
 from ttbr.errors import InvalidError, UnsupportedError
 from ttbr.linux.config import KernelConfig
 from ttbr.linux.dualroot import Form
-from ttbr.linux.eras import HYP_PS, HYP_TABLES, HYP_WIDTH, HypTables, HypWidth, rule, version
+from ttbr.linux.eras import HYP_PS, HYP_TABLES, HYP_WIDTH, KVM, HypTables, HypWidth, rule, version
 from ttbr.linux.hyp import INTERSECTION, hyp_layout, intersects, runs_merged, trampoline_va
 from ttbr.linux.idmap import Extension, id_map, idmap_t0sz
 from ttbr.linux.layout import linear_map
@@ -90,9 +90,14 @@ def _checked(plan: Plan) -> Plan:
 
 
 def shipped(config: KernelConfig) -> str:
-    """The name of the strategy that the release of *config* runs with, whether it works or not."""
+    """The name of the strategy that the release of *config* runs with, whether it works or not.
+
+    Before KVM that is the one that KVM began with.
+    """
     if config.vhe:
         return "vhe"
+    if config.release not in KVM:
+        return "separate"
     if runs_merged(config):
         return "merged-root"
     match rule(HYP_TABLES, config.release):
@@ -332,7 +337,9 @@ def _wide(strategy: Strategy, case: Case) -> Plan:
 
 
 def _always_48(strategy: Strategy, case: Case) -> Plan:
-    id_map(case.config)
+    why = id_map(case.config).why_not
+    if why:
+        raise UnsupportedError(why)
     return _wide(strategy, case)
 
 

@@ -17,7 +17,7 @@ from ttbr.linux.hyp import (
     random_tag_bits,
 )
 from ttbr.linux.hypspace import private_space
-from ttbr.linux.idmap import Extension, IdMap, id_map
+from ttbr.linux.idmap import Extension, IdMap, id_map, written
 from ttbr.linux.layout import Layout, LinearMap, Region, kernel_layout, linear_map, shape
 from ttbr.linux.realise import Numbers, measure
 from ttbr.linux.strategies import Plan, plan, plans, shipped
@@ -49,7 +49,7 @@ class Decision:
     @property
     def comes_up(self) -> bool:
         """Whether such a kernel comes up, at EL1 and, where it has KVM, at EL2."""
-        return self.chosen.applicable or bool(self.no_kvm)
+        return not self.idmap.why_not and (self.chosen.applicable or bool(self.no_kvm))
 
     @property
     def works(self) -> bool:
@@ -99,6 +99,12 @@ def _idmap_lines(d: Decision) -> list[str]:
     # A slot is an index of the level that was added above the tables of VA_BITS.
     index = "slot" if idmap.extension is Extension.EXTRA_LEVEL else "entry"
     lines.append(f"extension: {idmap.extension.value}; {levels}; {index} {idmap.slot} of the root")
+    if idmap.why_not:
+        found = written(config, idmap.boot)
+        if found is not None:
+            va, (start, end) = found
+            lines.append(f"maps {va:#x}-{va + end - start - 1:#x} to {start:#x}")
+        lines.append(idmap.why_not)
     return lines
 
 
@@ -334,8 +340,9 @@ def plain(d: Decision, compare: bool) -> dict[str, object]:
         "idmap": {
             "t0sz": d.idmap.t0sz,
             "extension": d.idmap.extension.value,
-            "slot": d.config.image.text >> d.config.va_bits_min,
+            "slot": None if d.idmap.why_not else d.config.image.text >> d.config.va_bits_min,
             "levels": d.idmap.shape.levels,
+            "why_not": d.idmap.why_not or None,
         },
         "works": d.comes_up,
         "defects": [{"bug": x.bug.name, "sentence": x.sentence} for x in d.defects],
