@@ -22,6 +22,7 @@ from concrete_tlb import Pending, Tlb
 from concrete_walk import Copy, Leaf, Part, Path, conflict, memory_type, start_of, walk, whole_group
 from ttbr.switch.program import (
     Abort,
+    At,
     Dc,
     Dmb,
     Dsb,
@@ -177,6 +178,13 @@ class _Machine:
             outcome, config = self.translate(event.operand, True)
             pa = self.judge(outcome, config, event.operand, "maintenance")
             self.memory.maintain(pa, event.op)
+        elif isinstance(event, At):
+            # Of a regime out of context too: it is no speculation (R_LFHQG).
+            name = "EL2" if "E2" in event.op else "EL1&0"
+            if self.controls[name].may_be_on():
+                self.target, target = event.va & ~0xFFF, self.target
+                self.speculate(name, 1.0)
+                self.target = target
         else:
             return
         if k < len(step.events) - 1:
@@ -475,6 +483,8 @@ class _Machine:
         wxn = config.wxn if self.roll() < 0.5 else outcome.wxn
         if access == "fetch" and (not outcome.x or (wxn and outcome.w)):
             self.fail("PERM", f"fetch of {va:#x} by {outcome}")
+        if access == "fetch" and memory_type(byte) == intended.type == "DEV":
+            self.fail("PERM", f"fetch of {va:#x} from Device memory by {outcome}")  # B2.10
         if access == "store" and not outcome.w:
             self.fail("PERM", f"store to {va:#x} by {outcome}")
         pan = self.roll() < 0.5 if self.pan is None else self.pan

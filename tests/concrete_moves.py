@@ -263,13 +263,17 @@ class Moves:
         if self.el == 2:
             return
         self.add(("jump", CODE, 0), ("enter", 0, 0), ("dsb", 0, 0))
+        entered = len(self.pieces)
         if self.chance(0.5):
             self.install(self.random.choice(self.roots))
         if self.chance(0.4):
             self.add(("store", self.root_now.leaf, self.leaf()))
             if self.chance(0.5):
                 self.maintenance(self.root_now.leaf)
-        self.add(("dsb", 0, 0), ("tlbi all", 0, 0), ("dsb", 0, 0), ("leave", 0, 0))
+        self.add(("dsb", 0, 0), ("tlbi all", 0, 0), ("dsb", 0, 0))
+        if self.chance(0.2):
+            self.pieces.insert(self.random.randrange(entered, len(self.pieces)), ("at", 0, 0))
+        self.add(("leave", 0, 0))
 
     def contiguous(self) -> None:
         """A group of contiguous entries is broken and made; each member wants its TLBI."""

@@ -12,7 +12,7 @@ from concrete_registers import REGIMES, Controls
 from concrete_walk import Leaf, start_of, walk
 from switch_tables import Trace
 from ttbr.switch.problem import A_CTRL, A_DSB, A_IC, Environment, Intent, Options, Problem
-from ttbr.switch.program import Event, Load, Msr, Store, Tlbi
+from ttbr.switch.program import At, Event, Load, Msr, Store, Tlbi
 from ttbr.switch.tlbi import tlbi_by_name
 
 __all__ = ["random_problem"]
@@ -84,6 +84,8 @@ class _Maker(Moves):
                 t.store(a, b)
             elif name.startswith("dc"):
                 t.dc(name.partition(" ")[2].upper(), a)
+            elif name == "at":
+                t.step("at s1e1r", At("S1E1R", self.pointer))
             elif name == "dmb":
                 t.dmb()
             elif name == "pan":

@@ -101,8 +101,14 @@ def line(r: Random, mnemonic: str, form: str) -> str:
             ),
             "Vext": lambda: _extended(r, width),
             "arith": lambda: r.choice(
-                [f"#{r.randrange(4096)}", f"#{r.randrange(4096)}, lsl #12", "#0x7ff000"]
+                [
+                    f"#{r.randrange(4096)}",
+                    f"#{r.randrange(4096)}, lsl #12",
+                    "#0x7ff000",
+                    f"#{-r.randrange(1, 4096)}",
+                ]
             ),
+            "inverted": lambda: f"#{_mask(r, width):#x}",
             "logical": lambda: f"#{_mask(r, width):#x}",
             "constant": lambda: r.choice(
                 [

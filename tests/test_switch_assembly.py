@@ -15,7 +15,7 @@ from ttbr.switch.instructions import FORMS
 from ttbr.switch.interpreter import run
 from ttbr.switch.machinecode import MachineCode
 from ttbr.switch.operands import Relative
-from ttbr.switch.program import Layout
+from ttbr.switch.program import Layout, Store
 
 BASE = 0x8_0000
 
@@ -288,7 +288,7 @@ def test_unknown_instructions_are_unsupported() -> None:
 def test_places_and_symbols() -> None:
     code = assemble("str x0, [pte + 8]\nldr x1, [pte+8]\n", BASE, symbols={"pte": 0x4000})
     trace = run(code, {"x0": 7}, 1)
-    assert str(trace.steps[0].events[0]) == "Store(va=16392, size=8, value=7)"
+    assert trace.steps[0].events[0] == Store(0x4008, 8, 7)
     assert trace.registers["x1"] == 7
 
 

@@ -108,7 +108,7 @@ def test_history_of_a_mixed_walk() -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("S64", "not in its guaranteed scope"),
+        ("S64", "it removes leaves only"),
         ("S19", "not completed by a DSB"),
         ("S53", "cached again before it completed"),
     ],

@@ -87,7 +87,9 @@ def _place(problem: Problem, va: int) -> int:
     for intent in problem.intent:
         if intent.va <= va < intent.end and intent.pa is not None:
             return intent.pa + va - intent.va
-    return va
+    # An address with a tag: bits 63:56 are as bit 55.
+    plain = va | 0xFF << 56 if va >> 55 & 1 else va & ~(0xFF << 56)
+    return va if plain == va else _place(problem, plain)
 
 
 def _accesses(problem: Problem) -> Iterator[int]:

@@ -1,9 +1,11 @@
 """A proof as text and as plain values: verdict, counterexamples, repairs, barriers, exposure."""
 
+from dataclasses import replace
+
 from ttbr.switch.explain import drop_one, explain, repair
 from ttbr.switch.exposure import EXPOSURES, Exposure, exposure
 from ttbr.switch.problem import ASSUMPTIONS
-from ttbr.switch.prove import Proof, Result
+from ttbr.switch.prove import Proof, Result, prove
 from ttbr.switch.wording import (
     barrier_lines,
     config_text,
@@ -28,10 +30,12 @@ def summary(proof: Proof) -> list[str]:
 def policies(proof: Proof) -> list[str]:
     """The verdict with each assumption dropped, and what each assumption says."""
     lines = []
+    problem = proof.result.problem
     for name, meaning in ASSUMPTIONS.items():
-        result = proof.dropped.get(name)
-        if result is None:
+        if name not in problem.options.assumptions:
             continue
+        less = replace(problem, options=problem.options.without(name))
+        result = proof.dropped.get(name) or prove(less)
         verdict = "SAFE" if result.safe else ", ".join(result.kinds)
         lines.append(f" without {name}: {verdict}  ({meaning})")
     return lines

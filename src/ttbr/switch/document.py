@@ -16,13 +16,17 @@ _PLACE = re.compile(r"(?P<what>.*) \(at line (?P<line>\d+), column (?P<column>\d
 
 @contextmanager
 def within(where: str) -> Iterator[None]:
-    """Errors of the architecture and of the builder, with *where* they come from."""
+    """Errors of the architecture and of the builder, with *where* they come from, once."""
     try:
         yield
     except UnsupportedError as error:
-        raise UnsupportedError(f"{where}: {error}") from None
+        raise UnsupportedError(_placed(str(error), where)) from None
     except InvalidError as error:
-        raise InvalidError(f"{where}: {error}") from None
+        raise InvalidError(_placed(str(error), where)) from None
+
+
+def _placed(message: str, where: str) -> str:
+    return message if message.startswith(f"{where}:") else f"{where}: {message}"
 
 
 def parse(text: str, source: str) -> "Section":

@@ -18,7 +18,20 @@ from ttbr.switch.problem import Problem, regime_at
 from ttbr.switch.program import Dc, Dmb, Dsb, Event, Isb, Step, Store, Tlbi
 from ttbr.switch.prove import SAFE, Result, prove, prove_all
 from ttbr.switch.saturate import Stop
-from ttbr.switch.tlb import JUNK, UNKNOWN, Entry, Leaf, Part, removes
+from ttbr.switch.tlb import (
+    JUNK,
+    LEAVES_ONLY,
+    OTHER_ADDRESS,
+    OTHER_ASID,
+    STAGE2_ONLY,
+    UNKNOWN,
+    UNKNOWN_STAYS,
+    WRONG_HINT,
+    Entry,
+    Leaf,
+    Part,
+    spared,
+)
 from ttbr.switch.tlbi import tlbi_by_name
 
 __all__ = [
@@ -85,14 +98,22 @@ _RULES: dict[str, tuple[str, ...]] = {
 }
 
 
-AGAIN, OUTSIDE = "cached again before it completed", "not in its guaranteed scope"
+AGAIN = "cached again before it completed"
+OLD_AGAIN = "cached again before it completed, under registers that are not synchronized yet"
 PENDING, CLASHED = "not completed by a DSB", "not sure to be removed: it conflicts with another"
 _SURVIVAL = {
     AGAIN: "R_TGVWD a TLBI guarantees nothing before its DSB",
-    OUTSIDE: "R_MMZTY more than the guaranteed scope may go, and need not",
+    OLD_AGAIN: "R_VNRFW a TLBI counts after the synchronization of what it is for",
     PENDING: "R_PSMWS only a DSB completes a TLBI",
     CLASHED: "R_BLRKC only a TLBI of everything is sure to remove conflicting entries",
+    UNKNOWN_STAYS: "R_BQCDZ only a TLBI of everything is sure to remove them",
+    STAGE2_ONLY: "C5.5 TLBI IPAS2E1: stage 2 only",
+    OTHER_ASID: "R_MMZTY more than the guaranteed scope may go, and need not",
+    OTHER_ADDRESS: "R_MMZTY more than the guaranteed scope may go, and need not",
+    WRONG_HINT: "R_SQXYZ, R_XKMMX a wrong level hint or granule removes nothing for sure",
+    LEAVES_ONLY: "R_JXKNN the last-level forms leave partial walks",
 }
+_OTHER_REGIME = "C5.5 a TLBI acts on one regime: by its name, and where it is executed"
 
 
 def explain(finding: Finding) -> Explanation:
@@ -111,12 +132,13 @@ def explain(finding: Finding) -> Explanation:
         entries = [JUNK if outcome.junk else UNKNOWN]
     world = piece.worlds[number]
     histories = tuple(_history(piece, e, number) for e in entries if e in world)
-    rules = [*_RULES[finding.kind], *_by_control(finding)]
+    rules = [*_by_outcome(finding), *_by_control(finding)]
     if any(isinstance(e, Leaf) and e.tag is None for e in entries) and piece.regime != EL2:
         rules.append("R_QGKGF a global entry matches every ASID")
     if any(isinstance(e, Part) for e in entries):
         rules.append("R_RVJDB partial walks are cached")
-    rules += [_SURVIVAL[why] for history in histories for _, why in history.survived]
+    reasons = (why for history in histories for _, why in history.survived)
+    rules += [_SURVIVAL.get(why, _OTHER_REGIME) for why in reasons]
     visible = piece.line.points[number].visible[piece.regime]
     if isinstance(outcome, Stop) and len(visible.get(at, ())) > 1:
         rules.append("R_SPVBD a walk is sure to see a store only after a DSB")
@@ -124,6 +146,26 @@ def explain(finding: Finding) -> Explanation:
     if finding.access.since != finding.access.now and finding.point < finding.access.now:
         rules.append("B2.7.4.2 a translation may be as old as the last context synchronization")
     return Explanation(finding, histories, tuple(dict.fromkeys(rules)))
+
+
+def _by_outcome(finding: Finding) -> tuple[str, ...]:
+    """What the kind rests on; a fault may come before any walk."""
+    outcome, access = finding.outcome, finding.access
+    if finding.kind == "FAULT":
+        if isinstance(outcome, Flat | Hit):
+            return ("B2.10 an access that is not aligned, or DC ZVA, faults on Device memory",)
+        if access.tagged:
+            return ("D8.8 an address with a tag is out of range where TCR_ELx.TBI is 0",)
+        if isinstance(outcome, Stop) and outcome.config.p is None:
+            return ("D24 the register's page: this value is reserved, or out of range",)
+    if (
+        finding.kind == "PERM"
+        and access.fetch
+        and isinstance(outcome, Hit)
+        and not access.need & ~outcome.permissions
+    ):
+        return ("B2.10 fetches from Device memory that is not execute-never are unpredictable",)
+    return _RULES[finding.kind]
 
 
 def _by_control(finding: Finding) -> Iterator[str]:
@@ -147,6 +189,8 @@ def _by_control(finding: Finding) -> Iterator[str]:
             yield "R_VNRFW MAIR_ELx is permitted to be cached in a TLB"
         else:
             yield "D8.6 the memory type is that of the descriptor's index in MAIR_ELx"
+    elif access.fetch and not access.need & ~outcome.permissions:
+        return
     elif access.need & outcome.permissions:
         yield "D8.4.3 PSTATE.PAN=1 bars privileged data accesses to what EL0 may access"
     elif outcome.permissions != fresh[1]:
@@ -178,9 +222,7 @@ def _history(piece: Slice, entry: Entry, number: int) -> History:
     survived = [
         (p.step, why)
         for p in points[: number + 1]
-        if p.issued is not None
-        and p.issued.regime == piece.regime
-        and (why := _survives(piece, entry, p.number, number, origin.point))
+        if p.issued is not None and (why := _survives(piece, entry, p.number, number, origin.point))
     ]
     step = points[origin.point].step
     return History(
@@ -201,11 +243,17 @@ def _survives(piece: Slice, entry: Entry, issue: int, now: int, made: int) -> st
     points = piece.line.points
     tlbi = points[issue].issued
     assert tlbi is not None
+    if tlbi.regime != piece.regime:
+        return f"it acts on {tlbi.regime}, not on {piece.regime}" if made < issue else ""
     done = [p.number for p in points[issue : now + 1] if tlbi.number in p.completed]
     if made >= issue:
-        return AGAIN if not done or made < done[0] else ""
-    if not removes(tlbi, entry):
-        return OUTSIDE
+        if done and made >= done[0]:
+            return ""
+        now_read = points[made].registers[piece.regime]
+        several = len(now_read.pairs) > 1 or any(len(v) > 1 for v in now_read.fields.values())
+        return OLD_AGAIN if several else AGAIN
+    if why := spared(tlbi, entry):
+        return why
     if not done:
         return PENDING
     # What it removes and is there all the same clashed with another entry.

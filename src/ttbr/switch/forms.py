@@ -81,11 +81,25 @@ def _extended_register(m: Match) -> bool:
     return True
 
 
+# What GNU as makes of an immediate that the instruction does not have: the opposite one.
+OPPOSITE = {
+    "add": "sub",
+    "sub": "add",
+    "adds": "subs",
+    "subs": "adds",
+    "cmp": "cmn",
+    "cmn": "cmp",
+    "bic": "and",
+}
+
+
 def _arithmetic_immediate(m: Match) -> bool:
-    """12 bits, perhaps shifted left by 12."""
-    value = m.number(0, 0xFFFFFF)
+    """12 bits, perhaps shifted left by 12; a negative one for the opposite instruction."""
+    value = m.number(-0xFFFFFF, 0xFFFFFF)
     if value is None:
         return False
+    if value < 0:
+        m.mnemonic, value = OPPOSITE[m.mnemonic], -value
     shift = m.shift(("lsl",), 0, 12)
     if shift is not None:
         if shift.amount not in (0, 12) or value > 0xFFF:
@@ -134,6 +148,20 @@ def _logical_immediate(m: Match) -> bool:
         return False
     if not _encodable_mask(value, m.width):
         return m.fail(f"{value:#x} is not a bitmask immediate")
+    m.out.append(value)
+    return True
+
+
+def _inverted_immediate(m: Match) -> bool:
+    """BIC is AND of the immediate inverted."""
+    value = m.number(-(1 << 63), ones(64))
+    value = None if value is None else _wrapped(m, value)
+    if value is None:
+        return False
+    value ^= ones(m.width)
+    if not _encodable_mask(value, m.width):
+        return m.fail(f"{value ^ ones(m.width):#x} is not the inverse of a bitmask immediate")
+    m.mnemonic = OPPOSITE[m.mnemonic]
     m.out.append(value)
     return True
 
@@ -220,6 +248,7 @@ _CLASSES: dict[str, Matcher] = {
     "Vext": _extended_register,
     "arith": _arithmetic_immediate,
     "logical": _logical_immediate,
+    "inverted": _inverted_immediate,
     "constant": _constant,
     "wide": _wide,
     "amount": _amount,
@@ -248,7 +277,8 @@ def match_operands(
 ) -> tuple[str, tuple[Operand, ...], int]:
     """(mnemonic, operands, width) of a statement whose operands are already parsed.
 
-    The mnemonic changes only for SYS, which becomes what it is an alias of. `UnsupportedError` for
+    The mnemonic changes for SYS and for immediates that only the opposite instruction has.
+    `UnsupportedError` for
     a mnemonic that is not in `FORMS`, `InvalidError` for operands that fit none of its forms; both
     with line and column.
     """

@@ -33,7 +33,12 @@ from ttbr.switch.program import (
     Tlbi,
     Trace,
 )
-from ttbr.switch.sysregs import TRANSLATION_REGISTERS
+from ttbr.switch.sysregs import (
+    LEAST_EL,
+    PSTATE_FIELDS,
+    SYSTEM_OPERATIONS,
+    TRANSLATION_REGISTERS,
+)
 from ttbr.switch.tlbi import tlbi_by_name
 
 __all__ = ["run"]
@@ -125,6 +130,8 @@ class _Run(Processor):
     def execute(self, instruction: Instruction) -> None:
         self.current = instruction
         self.events = []
+        if self.written and any(self.place(self.pc + i) in self.written for i in range(4)):
+            raise self.error("the program has overwritten this instruction")
         self.following = (self.pc + 4) & ADDRESS_MASK
         step = (self.pc, self.el, instruction.text, instruction.where)
         state = (self.hcr(), self.pan())
@@ -179,7 +186,7 @@ class _Run(Processor):
                 self.store((address + i * size) & ADDRESS_MASK, size, self.operand(register, 64))
             self.write_back(operands[-1])
             return
-        self.events.append(Load(address, size * len(registers)))
+        self.events.append(Load(address, size * len(registers), address % size != 0))
         values = [
             self.load((address + i * size) & ADDRESS_MASK, size) for i in range(len(registers))
         ]
@@ -207,7 +214,19 @@ class _Run(Processor):
         self.branch_if(operands, lambda value: value >> bit & 1 == wanted)
 
     def branch_register(self, operands: tuple[Operand, ...]) -> None:
-        self.branch(self.known(self.operand(operands[0], 64), "the target"))
+        self.branch(self.branch_address(self.known(self.operand(operands[0], 64), "the target")))
+
+    def branch_address(self, target: int) -> int:
+        """*target* as it comes to the PC: without the tag that TCR_ELx.TBI ignores
+        (AArch64.BranchAddr)."""
+        el = 2 if self.el == 2 or self.hcr() >> 27 & self.hcr() >> 34 & 1 else 1
+        two = el == 1 or bool(self.hcr() >> 34 & 1)
+        upper = target >> 55 & 1 if two else 0
+        tbi, tbid = (37 + upper, 51 + upper) if two else (20, 29)
+        tcr = self.system.get(f"TCR_EL{el}")
+        if isinstance(tcr, int) and tcr >> tbi & 1 and not tcr >> tbid & 1:
+            return target | 0xFF << 56 if upper else target & ~(0xFF << 56)
+        return target
 
     def call(self, target: int) -> None:
         """BL and BLR: into the code, or over a callee that is taken to return."""
@@ -230,6 +249,7 @@ class _Run(Processor):
     def ret(self, operands: tuple[Operand, ...]) -> None:
         register = operands[0] if operands else Register(30, 64)
         target = self.operand(register, 64)
+        target = self.branch_address(target) if isinstance(target, int) else target
         if self.calls and target == self.calls[-1]:
             self.branch(self.calls.pop())
         elif isinstance(target, Unknown) or (not operands and target == self.caller):
@@ -292,7 +312,7 @@ class _Run(Processor):
         if name in self.returns:
             self.events += [ExceptionEntry(to, None), Eret(self.following, self.el)]
             self.clobber(f"the {name} at {self.pc:#x}")
-        elif to > 2 or to < self.el:
+        elif to > 2 or to < self.el or (self.el == 0 and name != "svc"):
             raise self.error(f"{name} at EL{self.el} is not modelled")
         else:
             same = 0x200 if self.system.get("SPSEL", 1) else 0
@@ -300,6 +320,8 @@ class _Run(Processor):
 
     def eret(self, _: tuple[Operand, ...]) -> None:
         el = self.el
+        if el == 0:
+            raise self.error("UNDEFINED at EL0")
         target = self.system.get(f"ELR_EL{el}")
         spsr = self.system.get(f"SPSR_EL{el}", Unknown(f"SPSR_EL{el} is not given"))
         self.following = target if isinstance(target, int) else None
@@ -313,6 +335,8 @@ class _Run(Processor):
             self.el, self.flags = value >> 2 & 3, value >> 28 & 15
             self.system |= {"SPSEL": value & 1, "DAIF": value & 0x3C0, "PAN": value >> _PAN & 1}
         self.spans.clear()
+        if self.following is not None:
+            self.following = self.branch_address(self.following)
         if self.following is None:
             self.ended = "returns from the exception"
         self.events.append(Eret(self.following, self.el))
@@ -364,6 +388,10 @@ class _Run(Processor):
         self.events.append(Isb())
 
     def set_pstate(self, name: str, value: int) -> None:
+        if LEAST_EL[PSTATE_FIELDS[name][0]] > self.el:
+            raise self.error(f"UNDEFINED at EL{self.el}")
+        if self.el == 0 and name in ("DAIFSET", "DAIFCLR"):
+            raise self.error("at EL0 it depends on SCTLR_EL1.UMA, which is not modelled")
         self.events.append(Msr(name, value))
         daif = self.system.get("DAIF")
         if name in ("SPSEL", "PAN"):
@@ -390,7 +418,13 @@ class _Run(Processor):
         value = self.operand(operands[1], 64) if len(operands) > 1 else 0
         self.events.append(Tlbi(op, self.known(value, "the operand")))
 
+    def require(self, mnemonic: str, operation: Operand) -> None:
+        """Refuse a DC, IC or AT that this exception level does not have."""
+        if LEAST_EL[SYSTEM_OPERATIONS[mnemonic][str(operation)][0]] > self.el:
+            raise self.error(f"UNDEFINED at EL{self.el}")
+
     def cache(self, operands: tuple[Operand, ...]) -> None:
+        self.require("dc", operands[0])
         operand = self.known(self.operand(operands[1], 64), "the operand")
         name = str(operands[0])
         if name != "ZVA":
@@ -400,14 +434,16 @@ class _Run(Processor):
         if block & 0x10:
             raise self.error("DCZID_EL0.DZP prohibits it")
         size = 4 << (block & 15)
-        self.store(operand & ~(size - 1), size, 0)
+        self.store(operand & ~(size - 1), size, 0, normal=True)
 
     def instruction_cache(self, operands: tuple[Operand, ...]) -> None:
+        self.require("ic", operands[0])
         va = self.operand(operands[1], 64) if len(operands) > 1 else None
         va = None if va is None else self.known(va, "the operand")
         self.events.append(Ic(str(operands[0]), va))
 
     def translate(self, operands: tuple[Operand, ...]) -> None:
+        self.require("at", operands[0])
         va = self.known(self.operand(operands[1], 64), "the operand")
         self.events.append(At(str(operands[0]), va))
         self.system["PAR_EL1"] = Unknown(f"the result of AT at {self.pc:#x}")
@@ -422,7 +458,7 @@ _HANDLERS: dict[str, Callable[[_Run, tuple[Operand, ...]], None]] = {
     "b": lambda r, o: r.branch(r.relative(o[0])),
     "bl": lambda r, o: r.call(r.relative(o[0])),
     "br": _Run.branch_register,
-    "blr": lambda r, o: r.call(r.known(r.operand(o[0], 64), "the target")),
+    "blr": lambda r, o: r.call(r.branch_address(r.known(r.operand(o[0], 64), "the target"))),
     "cbz": lambda r, o: r.branch_if(o, lambda value: value == 0),
     "cbnz": lambda r, o: r.branch_if(o, lambda value: value != 0),
     "tbz": lambda r, o: r.test_bit(o, 0),

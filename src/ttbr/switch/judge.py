@@ -55,7 +55,7 @@ NO_FAULT, JUNK_WALK, UNKNOWN_TLB, BBM = "NO-FAULT", "JUNK-WALK", "UNKNOWN-TLB", 
 KINDS: dict[str, str] = {
     WRONG_PA: "may reach another physical address",
     ATTR: "may use another memory type",
-    FAULT: "may take a translation, address size or access flag fault",
+    FAULT: "may take a translation, address size, access flag or alignment fault",
     PERM: "may take a permission fault",
     NO_FAULT: "is meant to fault and may not, so that the program goes on there",
     "CONFLICT": "incompatible TLB entries may coexist: CONSTRAINED UNPREDICTABLE",
@@ -165,8 +165,9 @@ class _World:
 class Slice:
     """The TLB of one 4 KB page of addresses in one regime.
 
-    `worlds` are the entries at each point. `pool` are locations whose descriptors other addresses
-    may have copied by physical address, by point.
+    `worlds` are the entries at each point; at `alike[n]`, an earlier point or n itself, everything
+    is as at point n. `pool` are locations whose descriptors other addresses may have copied by
+    physical address, by point.
     """
 
     def __init__(self, line: Timeline, regime: str, va: int) -> None:
@@ -179,6 +180,7 @@ class Slice:
         self.walker = Walker(va, line.tables, line.stored, copies=not options.ntlbpa)
         self.foreign = self._environment()
         self.worlds: list[Entries] = []
+        self.alike: list[int] = []
         self.touched: dict[int, frozenset[int]] = {}
         self._outcomes: dict[tuple[int, bool], tuple[Outcome, ...]] = {}
 
@@ -206,10 +208,22 @@ class Slice:
     def run(self, pool: dict[int, set[int]] | None = None) -> None:
         """Carry the entries through all points."""
         self.worlds.clear()
+        self.alike.clear()
         self._outcomes.clear()
         now = _World(self._start())
         posts: dict[int, tuple[Invalidation, _World]] = {}
+        reading: frozenset[int] = frozenset()
+        before: Point | None = None
         for point in self.line.points:
+            borrowed = pool.get(point.number, set()) if pool else set()
+            if before is not None and not borrowed and self._quiet(before, point, reading):
+                self.worlds.append(now.entries)
+                self.alike.append(self.alike[-1])
+                if reading:
+                    self.touched[point.number] = reading
+                before = point
+                continue
+            before = point
             if point.issued is not None and point.issued.regime == self.regime:
                 tlbi = point.issued
                 kept = {e: o for e, o in now.entries.items() if not removes(tlbi, e)}
@@ -220,8 +234,8 @@ class Slice:
                     for world in (now, *(world for _, world in posts.values())):
                         clashing = () if tlbi.whole else self._clashing(world.entries)
                         world.complete(tlbi, post.entries, clashing)
+            reading = frozenset()
             if point.registers[self.regime].walking != OUT:
-                borrowed = pool.get(point.number, set()) if pool else set()
                 self._saturate(now, point, -1, borrowed)
                 for number, (_, world) in posts.items():
                     self._saturate(world, point, number, borrowed)
@@ -229,6 +243,17 @@ class Slice:
                 if reading:
                     self.touched[point.number] = reading
             self.worlds.append(now.entries)
+            self.alike.append(point.number)
+
+    def _quiet(self, before: Point, point: Point, reading: frozenset[int]) -> bool:
+        """Whether nothing that this address depends on is other at *point* than *before*; *reading*
+        are the stored-to locations that its walks read."""
+        return (
+            point.registers[self.regime] is before.registers[self.regime]
+            and (point.issued is None or point.issued.regime != self.regime)
+            and not point.completed
+            and point.changed.isdisjoint(reading)
+        )
 
     def _clashing(self, entries: Entries) -> set[Entry]:
         """Entries that one lookup may hit together with an incompatible one: a TLBI by address or
@@ -290,6 +315,7 @@ class Slice:
 
         With *ordered* (FEAT_ETS2) faults come only from what the newest stores left.
         """
+        number = self.alike[number]
         key = (number, ordered)
         found = self._outcomes.get(key)
         if found is None:
@@ -386,6 +412,9 @@ def _kinds(outcome: Outcome, access: Access, intent: Intent, on: bool) -> list[s
         return [] if need & ~outcome.permissions else [NO_FAULT]
     if outcome.output != intent.output(access.va & ~0xFFF):
         return [WRONG_PA]
+    device = isinstance(outcome, Flat) or is_device(outcome.attr)
+    if access.normal and device and not _may_fault(access, intent):
+        return [FAULT]
     if isinstance(outcome, Flat):
         if abort is not None:  # of an ISB that is executed: what is behind it faults in its place
             return [] if abort.isb and on else [NO_FAULT]
@@ -395,7 +424,8 @@ def _kinds(outcome: Outcome, access: Access, intent: Intent, on: bool) -> list[s
     if outcome.attr != intent.attr and access.typed:
         kinds.append(ATTR)
     denied = need & ~outcome.permissions or outcome.permissions & access.barred
-    if denied and not _may_fault(access, intent):
+    # A fetch from Device memory is unpredictable even where that is what is meant (B2.10).
+    if (denied and not _may_fault(access, intent)) or (access.fetch and device and not kinds):
         kinds.append(PERM)
     return kinds
 
@@ -414,7 +444,11 @@ def judge(piece: Slice, access: Access, intent: Intent) -> list[Finding]:
     found: dict[str, Finding] = {}
     last = piece.line.points[access.now].registers[piece.regime].fields
     on = bool(last["M"][-1])
+    last_alike = -1
     for number in range(first, access.now + 1):
+        if piece.alike[number] == last_alike:
+            continue
+        last_alike = piece.alike[number]
         for outcome in piece.accessed(access, number, ordered):
             for kind in _kinds(outcome, access, intent, on):
                 if kind not in found:

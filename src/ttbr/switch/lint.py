@@ -33,18 +33,23 @@ def break_before_make(piece: Slice) -> Iterator[Finding]:
     otherwise, with entries made from what was there before.
     """
     stored: dict[int, int] = {}
+    regime, made = piece.regime, _Made(piece)
     for before, point in pairwise(piece.line.points):
-        stored.update(point.stored)
+        if point.stored:
+            stored.update(point.stored)
+        elif point.registers[regime] is before.registers[regime]:
+            continue
         if not _walks(piece, point):
             continue
-        if not _walks(piece, before) or piece.configs(before) is not piece.configs(point):
+        moved = point.registers[regime] is not before.registers[regime]
+        if moved and (not _walks(piece, before) or piece.configs(before) != piece.configs(point)):
             for location, value in stored.items():
                 if value & 1:
                     yield from _stale(piece, point, location, value)
         elif point.stored:
             read = piece.touched.get(before.number, frozenset())
             for location, value in point.stored:
-                if value & 1 and (location in read or _made(piece, before.number, location)):
+                if value & 1 and (location in read or location in made.at(before.number)):
                     yield from _check(piece, point.number, location, value)
 
 
@@ -53,10 +58,20 @@ def _walks(piece: Slice, point: Point) -> bool:
     return now.walking != OUT and 1 in now.fields["M"]
 
 
-def _made(piece: Slice, number: int, location: int) -> bool:
-    """Whether a descriptor at *location* made an entry that may be there at a point."""
-    entries = piece.worlds[number]
-    return any(isinstance(e, Leaf | Part) and e.location == location for e in entries)
+class _Made:
+    """The locations of descriptors that made entries which may be there at a point."""
+
+    def __init__(self, piece: Slice) -> None:
+        self._piece = piece
+        self._alike, self._found = -1, frozenset[int]()
+
+    def at(self, number: int) -> frozenset[int]:
+        alike = self._piece.alike[number]
+        if alike != self._alike:
+            entries = self._piece.worlds[number]
+            self._found = frozenset(e.location for e in entries if isinstance(e, Leaf | Part))
+            self._alike = alike
+        return self._found
 
 
 def _check(piece: Slice, number: int, location: int, value: int) -> Iterator[Finding]:

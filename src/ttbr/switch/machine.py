@@ -60,11 +60,12 @@ from ttbr.switch import program
 from ttbr.switch.configs import ROWS, RegimeRow, initial_fields, sctlr_fields
 from ttbr.switch.descriptors import TableMemory
 from ttbr.switch.problem import A_CTRL, A_DSB, Intent, IntentMap, Problem, regime_at
-from ttbr.switch.program import Dc, Dmb, Dsb, Eret, ExceptionEntry, Isb, Msr, Step, Store, Tlbi
+from ttbr.switch.program import At, Dc, Dmb, Dsb, Eret, ExceptionEntry, Isb, Msr, Step, Store, Tlbi
 from ttbr.switch.state import DRAINING, IN, OUT, Pending, Point, Registers, stuck, with_sticky
 from ttbr.switch.sysregs import TRANSLATION_REGISTERS
 from ttbr.switch.tlb import Invalidation
 from ttbr.switch.writes import MAINTENANCE, Writes
+from ttbr.walk.at import at_regime
 
 __all__ = ["RULES", "Machine", "Rule"]
 
@@ -101,10 +102,11 @@ RULES: tuple[Rule, ...] = (
     Rule(Dsb, "not LD", "complete_writes", "writes: CLEAN to COMPLETE", "R_SPVBD"),
     Rule(Dsb, "full", "complete_tlbis", "the TLB loses what TLBIs removed", "R_PSMWS, R_YNJCP"),
     Rule(Dsb, "full", "drain", "DRAINING walks end", "R_LFHQG"),
+    Rule(At, "always", "walk_once", "a regime out of context walks, this once", "I_RCGCH"),
     Rule(Tlbi, "always", "issue", "a TLBI is pending, with its own post set", "R_TGVWD"),
 )
-"""What each event does, in order. Events without a rule (IC, AT, loads, branches) change
-nothing of the state; loads, stores and DC are accesses that `ttbr.switch.timeline` lists."""
+"""What each event does, in order. Events without a rule (IC, loads, branches) change nothing of the
+state; loads, stores, DC and IC by address are accesses that `ttbr.switch.timeline` lists."""
 
 
 class Machine:
@@ -137,6 +139,7 @@ class Machine:
     def _clear(self) -> None:
         self.changed = False
         self.synchronized = False
+        self.asked = ""
         self.issued: Invalidation | None = None
         self.completed: list[int] = []
         self.stored: list[tuple[int, int]] = []
@@ -157,9 +160,13 @@ class Machine:
             self.number,
             step,
             cause,
-            dict(self.regimes),
+            {
+                name: replace(now, walking=IN) if name == self.asked else now
+                for name, now in self.regimes.items()
+            },
             {name: self.writes.visible(kinds) for name, kinds in walks.items()},
             {name: self.writes.ordered(kinds) for name, kinds in walks.items()},
+            self.writes.changes(),
             self.issued,
             tuple(self.completed),
             tuple(self.stored),
@@ -262,12 +269,23 @@ class Machine:
             if now.walking == DRAINING:
                 self._set(regime, walking=OUT)
 
+    def walk_once(self, step: Step, event: At) -> None:
+        """AT is no speculation, which R_LFHQG forbids out of context: what it walks may be cached.
+        Taken as a walk of any address, which errs on the side of UNSAFE."""
+        regime = at_regime(event.op, {"HCR_EL2": step.hcr})
+        if regime in self.regimes and self.regimes[regime].walking == OUT:
+            self.asked = regime
+            self.changed = True
+
     def issue(self, step: Step, event: Tlbi) -> None:
         regime = event.op.regime(step.el, step.hcr)
         if regime not in self.regimes:
             return
         fields = self.regimes[regime].fields
-        scope = event.op.scope(event.operand, bool(fields["DS"][-1]))
+        try:
+            scope = event.op.scope(event.operand, bool(fields["DS"][-1]))
+        except InvalidError as error:
+            raise InvalidError(f"{step}: {error}") from None
         if scope.asid is not None and not fields.get("AS", (1,))[-1]:
             scope = replace(scope, asid=scope.asid & 0xFF)
         tlbi = Invalidation(self.number, regime, event.op, scope)
@@ -344,7 +362,8 @@ class Machine:
         neither where none walks."""
         now, row = self.regimes[regime], ROWS[regime]
         found = set(self.foreign[regime])
-        if now.walking != OUT and 1 in now.fields["M"]:
+        walking = now.walking != OUT or regime == self.asked
+        if walking and 1 in now.fields["M"]:
             found |= _walks(row, with_sticky(row, now.fields, now.sticky))
         return found
 

@@ -42,7 +42,9 @@ synchronization event.
 """
 
 # A change of these is refused; VM where EL1&0 is the regime at that step.
-_HCR_BITS = ((0, "VM"), (12, "DC"), (27, "TGE"), (34, "E2H"), (42, "NV"), (43, "NV1"))
+# Bits that must stay as they are; the first ones only where EL1 runs under them.
+_EL1_BITS = ((0, "VM"), (12, "DC"), (31, "RW"))
+_HCR_BITS = ((27, "TGE"), (34, "E2H"), (42, "NV"), (43, "NV1"))
 
 BBM_LEVELS = ("0", "1", "2", "2na")
 """FEAT_BBM levels (ID_AA64MMFR2_EL1.BBM); ``2na`` is level 2 on parts known not to abort."""
@@ -183,9 +185,14 @@ class Problem:
         if EL1 in regimes and (hcr & 1 or hcr >> 12 & 1) and not hcr >> 27 & 1:
             bit = "VM" if hcr & 1 else "DC"
             raise UnsupportedError(f"HCR_EL2.{bit}=1: proofs do not cover stage 2 and VMIDs")
+        fixed = _HCR_BITS if EL1 not in regimes else (*_EL1_BITS, *_HCR_BITS)
         for step in self.steps:
             for event in step.events:
-                _check_event(step, event)
+                _check_event(step, event, fixed)
+                if EL1 in regimes and isinstance(event, Msr) and event.register == "VTTBR_EL2":
+                    changed = (event.value or 0) ^ self.registers.get("VTTBR_EL2", 0)
+                    if event.value is None or changed >> 48:
+                        raise UnsupportedError(f"{step}: changes VTTBR_EL2.VMID")
         for address, size in self.tables:
             if address & 7 or size & 7 or size <= 0:
                 raise InvalidError(f"table {address:#x}, size {size:#x}: must be 8-byte aligned")
@@ -195,13 +202,11 @@ class Problem:
         return IntentMap(i for i in self.intent if i.regime in ("", regime))
 
 
-def _check_event(step: Step, event: Event) -> None:
-    if isinstance(event, Msr) and event.register in ("VTTBR_EL2", "VTCR_EL2"):
-        return
+def _check_event(step: Step, event: Event, fixed: Iterable[tuple[int, str]]) -> None:
     if isinstance(event, Msr) and event.register == "HCR_EL2":
         changed = (event.value or 0) ^ step.hcr
-        for bit, name in _HCR_BITS:
-            if changed >> bit & 1 and (bit != 0 or regime_at(step) == EL1):
+        for bit, name in fixed:
+            if changed >> bit & 1:
                 raise UnsupportedError(f"{step}: changes HCR_EL2.{name}")
     if isinstance(event, Load | Store) and event.size > 4096:
         raise UnsupportedError(f"{step}: an access of {event.size} bytes")

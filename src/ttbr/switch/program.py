@@ -176,19 +176,22 @@ class At:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A data read of `size` bytes."""
+    """A data read of `size` bytes; with `normal` it faults on Device memory (not aligned)."""
 
     va: int
     size: int
+    normal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A data write of `size` bytes, little endian; `value` is None where it is unknown."""
+    """A data write of `size` bytes, little endian; `value` is None where it is unknown. With
+    `normal` it faults on Device memory: it is not aligned, or DC ZVA."""
 
     va: int
     size: int
     value: int | None
+    normal: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ def read_register_section(
 
 def _register(section: Section, key: str, forest: Forest) -> str:
     """The register's one name; those that no regime of the scenario has are refused."""
-    if key in ("sp", "NZCV") or (key[0] == "x" and key[1:].isdigit() and int(key[1:]) < 31):
+    if key in ("sp", "NZCV") or (key[:1] == "x" and key[1:].isdigit() and int(key[1:]) < 31):
         return key
     name = register_name(key)
     if name is None:

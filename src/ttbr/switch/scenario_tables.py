@@ -161,6 +161,10 @@ class Forest:
 def _leaf(section: Section, params: WalkParams, level: int, mair: Mair) -> int:
     """A page or block; ``block`` forces the encoding 0b01 or 0b11 against the level."""
     pa = section.number("pa")
+    if not params.start_level <= level <= LAST_LEVEL:
+        raise section.error("level", f"{level} is not a level of this table")
+    if pa % params.granule.entry_size(level):
+        raise section.error("pa", f"{pa:#x} is not aligned for a descriptor of level {level}")
     with within(section.where):
         keys = {k: v for k, v in section.fields.items() if k not in _DESCRIPTOR}
         word = params.form.place(pa) | encode(attributes_from(keys), params, mair, level)

@@ -17,6 +17,7 @@ __all__ = [
     "with_sticky",
 ]
 
+_RESERVED_SIZE = 7  # TCR_ELx.{I}PS
 IN, DRAINING, OUT = "in context", "draining", "out of context"
 
 
@@ -45,8 +46,9 @@ class Point:
 
     `step` is the step whose event led here (-1: the start). `visible` are the values that a walk of
     each regime may see at each stored-to location, `ordered` those that it may see for an access
-    after the store with FEAT_ETS2. `issued` and `completed` are what the event did to TLBIs,
-    `stored` the descriptors it wrote, as (location, value).
+    after the store with FEAT_ETS2; `changed` are the locations of which that may have changed since
+    the point before. `issued` and `completed` are what the event did to TLBIs, `stored` the
+    descriptors it wrote, as (location, value).
     """
 
     number: int
@@ -55,6 +57,7 @@ class Point:
     registers: Mapping[str, Registers]
     visible: Mapping[str, Mapping[int, tuple[int, ...]]]
     ordered: Mapping[str, Mapping[int, tuple[int, ...]]]
+    changed: frozenset[int]
     issued: Invalidation | None
     completed: tuple[int, ...]
     stored: tuple[tuple[int, int], ...]
@@ -70,7 +73,10 @@ def with_sticky(
         together = values | set(fields[name])
         if len(together) == 1:
             continue
-        if name != "MAIR":
+        if name in ("PS", "IPS"):
+            # A mixture that is reserved behaves as one that is not (the register's page).
+            together |= {value for value in _mixtures(together) if value < _RESERVED_SIZE}
+        elif name != "MAIR":
             together = _mixtures(together)
         newest = fields[name][-1]
         found[name] = (*sorted(together - {newest}), newest)

@@ -9,6 +9,7 @@ import re
 from functools import cache
 
 __all__ = [
+    "LEAST_EL",
     "PSTATE_FIELDS",
     "SYSTEM_OPERATIONS",
     "SYSTEM_REGISTERS",
@@ -175,6 +176,9 @@ SYSTEM_OPERATIONS: dict[str, dict[str, tuple[int, int, int, int]]] = {
 }
 """The SYS aliases other than TLBI, by (op1, CRn, CRm, op2) (C5.3, C5.4)."""
 
+LEAST_EL = {0: 1, 1: 1, 2: 1, 3: 0, 4: 2, 5: 2, 6: 3, 7: 1}
+"""The lowest exception level that has the system instructions with this op1 (C5.1)."""
+
 _REDIRECTED_STEMS = (
     *("SCTLR", "SCTLR2", "TTBR0", "TTBR1", "TCR", "TCR2", "MAIR", "AMAIR", "PIRE0", "PIR", "POR"),
     *("SPSR", "ELR", "ESR", "FAR", "AFSR0", "AFSR1", "VBAR", "CONTEXTIDR", "SCXTNUM"),
@@ -247,6 +251,8 @@ def redirected(name: str, el: int, e2h: bool) -> str | None:
     if name.endswith(("_EL12", "_EL02")):
         return name[:-1] if el >= 2 and e2h else None
     if (el < 3 and name.endswith("_EL3")) or (el < 2 and name.endswith("_EL2")):
+        return None
+    if el == 0 and LEAST_EL.get((encoding_of(name) or (3, 3))[1]):
         return None
     return _REDIRECTED.get(name, name) if el == 2 and e2h else name
 

@@ -12,7 +12,7 @@ from ttbr.switch.configs import ROWS, Config, Configurations
 from ttbr.switch.descriptors import TableMemory
 from ttbr.switch.machine import Machine
 from ttbr.switch.problem import A_CTRL, IntentMap, Problem, regime_at
-from ttbr.switch.program import Abort, Dc, Eret, Load, Msr, Step, Store
+from ttbr.switch.program import Abort, Dc, Eret, Ic, Load, Msr, Step, Store
 from ttbr.switch.state import Point, with_sticky
 from ttbr.switch.writes import MAINTENANCE
 
@@ -30,7 +30,7 @@ class Access:
     `typed`: whether the memory type counts. For DC by address it does not (D7.5): it acts on all
     copies of the physical address. `barred` are the permissions at EL0 that bar the access while
     PSTATE.PAN may be 1. `tagged` is the address as used where its tag counts for TBI=0 (else 0).
-    `abort`: the fetch is meant to fault.
+    `normal`: it faults on Device memory. `abort`: the fetch is meant to fault.
     """
 
     step: int
@@ -42,6 +42,7 @@ class Access:
     typed: bool = True
     barred: int = 0
     tagged: int = 0
+    normal: bool = False
     abort: Abort | None = None
 
     @property
@@ -91,6 +92,8 @@ def _data_accesses(step: Step, event: program.Event) -> list[tuple[int, int]]:
         va, size, need = event.va, event.size, write
     elif isinstance(event, Dc) and event.op in _BY_ADDRESS:
         va, size, need = event.operand, 1, write if event.op == "IVAC" else read
+    elif isinstance(event, Ic) and event.va is not None:
+        va, size, need = event.va, 1, read
     else:
         return []
     last = va + size - 1
@@ -167,14 +170,15 @@ def _run_step(line: Timeline, machine: Machine, number: int, step: Step) -> None
     line.accesses.append(Access(number, regime, step.pc, fetch, line.since, now, abort=abort))
     for event in step.events:
         now = len(line.points) - 1
-        typed = not isinstance(event, Dc)
+        typed = isinstance(event, Load | Store)
+        normal = isinstance(event, Load | Store) and event.normal
         barred = _barred(line, regime, step) if typed else 0
         for va, need in _data_accesses(step, event):
             here, counts = machine.canonical(regime, va)
             _refuse_unmapped(line, number, regime, here)
             tagged = va if counts else 0
             line.accesses.append(
-                Access(number, regime, here, need, line.since, now, typed, barred, tagged)
+                Access(number, regime, here, need, line.since, now, typed, barred, tagged, normal)
             )
         machine.run(step, event)
         if machine.changed:

@@ -152,21 +152,35 @@ def removes(tlbi: Invalidation, entry: Entry) -> bool:
     any address in it (R_LGSCG). Copies by physical address go with any TLBI of their context
     (R_TJQVP).
     """
+    return not spared(tlbi, entry)
+
+
+UNKNOWN_STAYS, STAGE2_ONLY = "it need not remove what is unknown", "it acts on stage 2"
+OTHER_ASID, OTHER_ADDRESS = "it names another ASID", "it names other addresses"
+WRONG_HINT, LEAVES_ONLY = "its TTL or TG does not fit the entry", "it removes leaves only"
+
+
+def spared(tlbi: Invalidation, entry: Entry) -> str:
+    """Why *tlbi* need not remove *entry*; an empty string where it must (`removes`)."""
     kind, scope = tlbi.op.kind, tlbi.scope
     if tlbi.whole:
-        return True
-    if isinstance(entry, Unknown) or kind.scope in ("IPAS2", "VMALLWS2"):
-        return False
+        return ""
+    if isinstance(entry, Unknown):
+        return UNKNOWN_STAYS
+    if kind.scope in ("IPAS2", "VMALLWS2"):
+        return STAGE2_ONLY
     context = kind.scope == "VAA" or entry.tag is GLOBAL or entry.tag == scope.asid
     if isinstance(entry, Copy):
-        return context
+        return "" if context else OTHER_ASID
     if kind.scope == "ASID":
-        return entry.tag == scope.asid
-    if not context or not _hint_fits(scope, tlbi.op, entry):
-        return False
+        return "" if entry.tag == scope.asid else OTHER_ASID
+    if not context:
+        return OTHER_ASID
     if isinstance(entry, Part) and kind.last_level:
-        return False
-    return _covers(scope, entry.va, entry.size)
+        return LEAVES_ONLY
+    if not _covers(scope, entry.va, entry.size):
+        return OTHER_ADDRESS
+    return "" if _hint_fits(scope, tlbi.op, entry) else WRONG_HINT
 
 
 CONFLICT, ABORT = "CONFLICT", "CONFLICT-ABORT"

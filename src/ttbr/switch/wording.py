@@ -126,7 +126,8 @@ def explanation_lines(result: Result, explanation: Explanation) -> list[str]:
     """The counterexample as a kernel engineer reads it."""
     finding = explanation.finding
     access = finding.access
-    what = "a store" if finding.kind == "BBM" else f"{access_text(access.need)} of {access.va:#x}"
+    address = access.tagged or access.va
+    what = "a store" if finding.kind == "BBM" else f"{access_text(access.need)} of {address:#x}"
     lines = [
         f"{finding.kind}  at {step_text(result, access.step)}",
         f" {what}: {KINDS[finding.kind]}",

@@ -15,7 +15,7 @@ be lost, and no walk need ever see it. Which value is then left is settled once;
 read another, which errs on the side of UNSAFE.
 """
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 
 from ttbr.switch.descriptors import TableMemory
@@ -78,21 +78,41 @@ class Writes:
     def __init__(self, tables: TableMemory, line: int) -> None:
         self._tables, self._line = tables, line
         self._writes: dict[int, tuple[_Write, ...]] = {}
+        self._changed: set[int] = set()  # locations, since `changes` was asked
+        self._unordered: set[int] = set()  # locations that a barrier may change
+        self._incomplete: set[int] = set()  # and a DSB
+        self._views: dict[tuple[frozenset[bool], bool], Mapping[int, tuple[int, ...]]] = {}
+        self._outdated: dict[tuple[frozenset[bool], bool], set[int]] = {}
 
     @property
     def locations(self) -> frozenset[int]:
         return frozenset(self._writes)
 
+    def changes(self) -> frozenset[int]:
+        """The locations of which walks may see something else than when this was last asked."""
+        found = frozenset(self._changed)
+        self._changed.clear()
+        return found
+
     def visible(self, walks: Set[bool]) -> Mapping[int, tuple[int, ...]]:
         """The values of each location that a walk may see, oldest first; *walks* is what the
         cacheability of walks may be."""
-        rows = self._writes.items()
-        return {at: _shown(writes, [w.complete for w in writes], walks) for at, writes in rows}
+        return self._view(frozenset(walks), False)
 
     def ordered(self, walks: Set[bool]) -> Mapping[int, tuple[int, ...]]:
         """The values that a walk may see for an access that FEAT_ETS2 orders after the stores."""
-        rows = self._writes.items()
-        return {at: _shown(writes, [w.clean for w in writes], walks) for at, writes in rows}
+        return self._view(frozenset(walks), True)
+
+    def _view(self, walks: frozenset[bool], ordered: bool) -> Mapping[int, tuple[int, ...]]:
+        key = walks, ordered
+        outdated = self._outdated.setdefault(key, set(self._writes))
+        if outdated or key not in self._views:
+            view = dict(self._views.get(key, {}))
+            for location in outdated:
+                view[location] = _shown(self._writes[location], walks, ordered)
+            self._views[key] = view
+            outdated.clear()
+        return self._views[key]
 
     def store(self, pa: int, size: int, value: int, cached: Set[bool]) -> list[tuple[int, int]]:
         """Store *size* bytes; *cached* is what the cacheability of the store may be. The
@@ -102,52 +122,63 @@ class Writes:
         for location in range(pa & ~7, pa + size, 8):
             if not self._tables.is_table(location):
                 continue
-            first = _Write(self._tables[location] or 0, complete=frozenset(_NEEDED))
+            every = frozenset(_NEEDED)
+            first = _Write(self._tables[location] or 0, complete=every)
             old = self._writes.get(location, (first,))
             word = _merged(old[-1].value, location, pa, size, value)
             lost = False in cached and self._dirty(location)
             new = _Write(word, needs, False in cached, True in cached, lost)
-            self._writes[location] = (*old, new)
+            self._set(location, (*old, new))
+            self._unordered.add(location)
             stored.append((location, word))
         return stored
 
     def _dirty(self, location: int) -> bool:
         """Whether the line of *location* may hold a store that is in the cache only."""
-        line = location & -self._line
-        return any(
-            write.dirty
-            for at, writes in self._writes.items()
-            if at & -self._line == line
-            for write in writes
-        )
+        return any(write.dirty for at in self._beside(location) for write in self._writes[at])
+
+    def _beside(self, pa: int) -> list[int]:
+        """The stored-to locations in the line of *pa*."""
+        line = pa & -self._line
+        return [at for at in range(line, line + self._line, 8) if at in self._writes]
 
     def maintain(self, pa: int, ops: frozenset[str]) -> bool:
         """Do *ops* to the line of *pa*; whether that changed what walks may see."""
-        line = pa & -self._line
-        return self._change(lambda w: w.maintained(ops), lambda at: at & -self._line == line)
+        return self._change(lambda w: w.maintained(ops), self._beside(pa))
 
     def discard(self) -> bool:
         """Invalidate by set and way, which may be any line: what is in the cache only is lost."""
         drop = frozenset({INVALIDATE})
-        return self._change(lambda w: w.maintained(drop) if w.dirty else w)
+        return self._change(lambda w: w.maintained(drop) if w.dirty else w, list(self._writes))
 
     def order(self) -> None:
         """A barrier: cache maintenance that follows comes after the stores."""
-        self._change(lambda w: replace(w, past=False))
+        self._change(lambda w: replace(w, past=False), list(self._unordered))
+        self._unordered.clear()
 
     def complete(self) -> bool:
         """What a DSB does; whether that changed what walks see."""
-        return self._change(lambda w: replace(w, complete=w.clean))
+        changed = self._change(lambda w: replace(w, complete=w.clean), list(self._incomplete))
+        self._incomplete.clear()
+        return changed
 
-    def _change(
-        self, change: Callable[[_Write], _Write], chosen: Callable[[int], bool] = lambda at: True
-    ) -> bool:
-        before = dict(self._writes)
-        for location, writes in self._writes.items():
-            if chosen(location):
-                # What a location held before its first store counts as it is.
-                self._writes[location] = (writes[0], *map(change, writes[1:]))
-        return before != self._writes
+    def _change(self, change: Callable[[_Write], _Write], chosen: Iterable[int]) -> bool:
+        changed = False
+        for location in chosen:
+            writes = self._writes[location]
+            # What a location held before its first store counts as it is.
+            new = (writes[0], *map(change, writes[1:]))
+            if new != writes:
+                self._set(location, new)
+                changed = True
+        return changed
+
+    def _set(self, location: int, writes: tuple[_Write, ...]) -> None:
+        self._writes[location] = writes
+        self._changed.add(location)
+        self._incomplete.add(location)
+        for outdated in self._outdated.values():
+            outdated.add(location)
 
 
 def _merged(old: int, location: int, pa: int, size: int, value: int) -> int:
@@ -159,10 +190,9 @@ def _merged(old: int, location: int, pa: int, size: int, value: int) -> int:
     return int.from_bytes(data, "little")
 
 
-def _shown(
-    writes: tuple[_Write, ...], reached: list[frozenset[bool]], walks: Set[bool]
-) -> tuple[int, ...]:
-    """The values from the newest write on that has *reached* each kind of walk, oldest first."""
+def _shown(writes: tuple[_Write, ...], walks: Set[bool], ordered: bool) -> tuple[int, ...]:
+    """The values from the newest write on that has reached each kind of walk, oldest first."""
+    reached = [write.clean if ordered else write.complete for write in writes]
     last = len(writes) - 1
     newest = min(
         (max(i for i, kinds in enumerate(reached) if kind in kinds) for kind in walks), default=last

@@ -1,0 +1,168 @@
+"""What a proof must see, or refuse, at the edges of the model: stage 2, VMIDs, AT, EL0, Device."""
+
+import pytest
+
+from emulate_tables import needs_unicorn
+from ttbr.emulate import unicorn_run
+from ttbr.emulate.scenario_job import scenario_job
+from ttbr.errors import InvalidError, TtbrError, UnsupportedError
+from ttbr.switch.explain import explain
+from ttbr.switch.prove import prove
+from ttbr.switch.scenario import Scenario, parse_scenario
+from ttbr.switch.wording import explanation_lines
+
+FILE = """
+title = "limits"
+regime = "EL1&0"
+input_bits = 39
+[region]
+code = {{ va = 0x8020_0000, access = "rx" }}
+hyp  = {{ va = 0x8020_1000, access = "rx", regime = "EL2" }}
+data = {{ va = 0x4000_0000 }}
+moved = {{ va = 0x4000_0000, pa = 0xb000_0000 }}
+text = {{ va = 0x8020_2000, access = "rx", user = "rx" }}
+uart = {{ va = 0x8020_3000, access = "rwx", memory = "device-nGnRnE" }}
+hole = {{ va = 0x5000_0000 }}
+[table.kernel]
+map = ["code", "data", "text", "uart"]
+{flags}
+[table.other]
+map = ["code", "moved"]
+[memory]
+words = {{ 0x4000_0000 = 0, 0xb000_0000 = 0 }}
+[registers]
+from = ["kernel"]
+TTBR0_EL2 = 0
+TCR_EL2 = 0x80803519
+SCTLR_EL2 = 0x30c50830
+HCR_EL2 = 0x80000000
+VBAR_EL2 = "hyp"
+DCZID_EL0 = 4
+PAN = 0
+mmu = {mmu}
+x0 = "other.TTBR0_EL1"
+x1 = "data"
+x2 = "hole"
+x3 = "uart"
+x4 = "code"
+x5 = "text"
+x6 = 0
+x7 = 0x80000001
+x8 = "1 << 48"
+x9 = 0xd65f03c0
+[program]
+at = "code"
+stop = ["done"]
+text = '''
+{text}
+'''
+[intent]
+reach = ["code", "hyp", "{data}", "text", "uart", "hole"]
+"""
+
+
+def scenario(text: str, mmu: bool = True, flags: str = "", data: str = "data") -> Scenario:
+    if "done:" not in text:
+        text += "\ndone: nop"
+    file = FILE.format(text=text, mmu=str(mmu).lower(), flags=flags, data=data)
+    return parse_scenario(file, "limits.toml")
+
+
+def kinds(text: str, mmu: bool = True, data: str = "data") -> tuple[str, ...]:
+    return prove(scenario(text, mmu, data=data).problem).kinds
+
+
+def at_el2(text: str, after: str = "") -> str:
+    """A call of EL2, which does *text*; EL1 then does *after*."""
+    return f"hvc #0\n{after}\ndone: nop\n.org hyp + 0x400\ndsb sy\n{text}\neret"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (at_el2("msr hcr_el2, x7\nisb"), "changes HCR_EL2.VM"),
+        (at_el2("msr hcr_el2, x6\nisb"), "changes HCR_EL2.RW"),
+        (at_el2("msr vttbr_el2, x8\nisb"), "changes VTTBR_EL2.VMID"),
+    ],
+)
+def test_stage_2_and_vmids_are_refused_when_el1_runs_under_them(text: str, why: str) -> None:
+    with pytest.raises(UnsupportedError, match=why):
+        prove(scenario(text).problem)
+
+
+def test_a_vttbr_of_the_same_vmid_is_no_change() -> None:
+    assert kinds(at_el2("msr vttbr_el2, x1\nisb")) == ()
+
+
+def test_at_walks_a_regime_that_is_out_of_context() -> None:
+    """R_LFHQG forbids speculative walks there; AT is none, and what it finds may be cached."""
+    switch = "tlbi vmalle1\ndsb sy\nisb\n{at}isb\nmsr ttbr0_el1, x0\nisb"
+    for at, wanted in (("", ()), ("at s1e1r, x1\n", ("WRONG-PA", "CONFLICT"))):
+        text = at_el2(switch.format(at=at), "ldr x3, [x1]")
+        assert kinds(text, data="moved") == wanted
+
+
+def test_code_that_overwrites_itself_is_refused() -> None:
+    with pytest.raises(InvalidError, match="the program has overwritten this instruction"):
+        scenario("str w9, [x4, #8]\nnop\nnop\ndone: nop")
+
+
+def test_a_fetch_from_device_memory_is_unpredictable() -> None:
+    """B2.10: execute-never must be set; without it a Permission fault is permitted."""
+    found = prove(scenario("br x3\n.org uart\nnop\ndone: nop").problem)
+    assert found.kinds == ("PERM",)
+    assert any("B2.10" in rule for rule in explain(found.findings[0]).rules)
+
+
+def test_ic_by_address_is_translated() -> None:
+    assert kinds("ic ivau, x2") == ("FAULT",)
+    assert kinds("ic ivau, x1") == ()
+
+
+@pytest.mark.parametrize("text", ["dc zva, x1", "ldr x6, [x1, #1]", "str w6, [x1, #2]"])
+def test_what_faults_on_device_memory_with_the_mmu_off(text: str) -> None:
+    """R_WFZPW: data is Device-nGnRnE then."""
+    assert kinds(text, mmu=False) == ("FAULT",)
+    assert kinds(text) == ()
+    assert kinds("ldp w6, w7, [x1, #4]", mmu=False) == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("msr ttbr0_el1, x0", "mrs x6, tcr_el1", "dc ivac, x1", "dc cisw, x1", "ic iallu"),
+        *("at s1e1r, x1", "msr pan, #1", "msr daifset, #2", "eret", "hvc #0", "smc #0"),
+    ],
+)
+def test_what_el0_does_not_have(text: str) -> None:
+    start = "msr spsr_el1, x6\nmsr elr_el1, x5\neret\n.org text\n"
+    with pytest.raises(TtbrError, match=r"limits\.toml.*EL0"):
+        scenario(start + text)
+    assert kinds(start + "mrs x6, nzcv\ndc civac, x5") == ()
+
+
+@needs_unicorn
+def test_tags_of_branches_and_data() -> None:
+    """With TBI=1 neither counts; a branch drops it before the PC has it (AArch64.BranchAddr)."""
+    tagged = "orr x3, x4, #(0xf << 56)\nadd x3, x3, #16\nbr x3\nnop\n"
+    found = scenario(
+        tagged + "orr x6, x1, #(0xf << 56)\nldr x6, [x6]\ndone: nop", flags="tbi = true"
+    )
+    assert prove(found.problem).safe
+    job = scenario_job(found.problem, found.code, found.registers)
+    assert unicorn_run.run(job).death is None
+
+
+def test_a_tag_that_counts_says_so() -> None:
+    found = prove(scenario("orr x6, x1, #(0xf << 56)\nldr x6, [x6]").problem)
+    (fault,) = found.findings
+    lines = explanation_lines(found, explain(fault))
+    assert "read of 0xf00000040000000" in lines[1]
+    assert any("TBI is 0" in line for line in lines)
+
+
+def test_a_tlbi_of_another_regime_is_named() -> None:
+    text = at_el2("msr ttbr0_el1, x0\nisb\ntlbi alle2\ndsb sy\nisb", "ldr x3, [x1]")
+    found = prove(scenario(text, data="moved").problem)
+    histories = explain(found.findings[0]).histories
+    assert [why for _, why in histories[0].survived] == ["it acts on EL2, not on EL1&0"]
