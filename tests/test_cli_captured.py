@@ -1,6 +1,8 @@
 """Machine code on captured tables, replayed counterexamples, and a live target, from the CLI."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -160,3 +162,11 @@ def test_what_speculation_may_reach(capsys: pytest.CaptureFixture[str], tmp_path
     assert "normal-over-device at" in ask(capsys, *words)[1]
     (item,) = json.loads(ask(capsys, *words, "--json")[1])["exposure"]
     assert (item["kind"], item["target"]) == ("normal-over-device", f"{target:#x}")
+
+
+def test_a_scenario_on_standard_input() -> None:
+    text = (SCENARIOS / "S16-tlbi-before-isb.toml").read_text()
+    words = [sys.executable, "-m", "ttbr", "prove", "-"]
+    found = subprocess.run(words, input=text, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (1, "")
+    assert found.stdout.startswith("standard input: UNSAFE\n FAULT at #5")

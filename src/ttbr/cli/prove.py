@@ -5,6 +5,8 @@ machine code on captured tables.
 Exit status: 0 safe (perhaps under named assumptions), 1 unsafe, 2 bad use.
 """
 
+from functools import cache
+
 from ttbr.cli.source import number
 from ttbr.errors import InvalidError
 from ttbr.memory.segments import map_file
@@ -16,10 +18,11 @@ if TYPE_CHECKING:
     from ttbr.switch.machinecode import MachineCode
     from ttbr.switch.problem import Intent, Problem
     from ttbr.switch.prove import Proof
+    from ttbr.switch.scenario import Scenario
 
 GENERAL = (*(f"x{number}" for number in range(31)), "sp")
 
-__all__ = ["configure", "problem_from", "proof_of", "run"]
+__all__ = ["configure", "problem_from", "proof_of", "run", "scenario_from"]
 
 
 def _add_captured(parser: "ArgumentParser") -> None:
@@ -86,7 +89,9 @@ def configure(parser: "ArgumentParser") -> None:
     """The arguments of ``ttbr prove``."""
     from ttbr.cli.plan import add_kernel
 
-    parser.add_argument("scenario", metavar="SCENARIO.toml", nargs="?", help="a scenario file")
+    parser.add_argument(
+        "scenario", metavar="SCENARIO.toml", nargs="?", help="a scenario file; - for stdin"
+    )
     parser.add_argument("--strategy", metavar="NAME", help="the EL2 switch of this strategy")
     parser.add_argument("--sequence", metavar="NAME", help="this EL1 sequence of Linux")
     parser.add_argument("--board", metavar="BOARD", help="for --strategy and --sequence")
@@ -208,12 +213,25 @@ def _captured(options: "Namespace") -> "Problem":
     )
 
 
+@cache
+def _standard_input() -> tuple[str, str]:
+    """Its text, read once, and what errors call it."""
+    from ttbr.cli.build import read_input
+
+    return read_input("-")
+
+
+def scenario_from(name: str) -> "Scenario":
+    """The scenario in the file *name*, or on standard input for ``-``."""
+    from ttbr.switch.scenario import parse_scenario, read_scenario
+
+    return parse_scenario(*_standard_input()) if name == "-" else read_scenario(name)
+
+
 def proof_of(options: "Namespace") -> "Proof":
     """The proof for arguments of another command, which has no options of the CPU."""
     if options.scenario is not None:
-        from ttbr.switch.scenario import read_scenario
-
-        return _proved(read_scenario(options.scenario).problem)
+        return _proved(scenario_from(options.scenario).problem)
     return _proved(_planned(options))
 
 
@@ -239,9 +257,7 @@ def problem_from(options: "Namespace") -> "Problem":
     if len([name for name in kinds if getattr(options, name)]) != 1:
         raise InvalidError("give one of SCENARIO.toml, --strategy, --sequence, --elf and --code")
     if options.scenario is not None:
-        from ttbr.switch.scenario import read_scenario
-
-        problem = read_scenario(options.scenario).problem
+        problem = scenario_from(options.scenario).problem
     elif options.strategy is not None or options.sequence is not None:
         problem = _planned(options)
     else:

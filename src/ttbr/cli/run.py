@@ -16,7 +16,9 @@ def configure(parser: "ArgumentParser") -> None:
     """The arguments of ``ttbr run``."""
     from ttbr.cli.plan import add_kernel
 
-    parser.add_argument("scenario", metavar="SCENARIO.toml", nargs="?", help="a scenario file")
+    parser.add_argument(
+        "scenario", metavar="SCENARIO.toml", nargs="?", help="a scenario file; - for stdin"
+    )
     parser.add_argument("--strategy", metavar="NAME", help="the EL2 switch of this strategy")
     parser.add_argument("--sequence", metavar="NAME", help="this EL1 sequence of Linux")
     parser.add_argument("--board", metavar="BOARD", help="for --strategy and --sequence")
@@ -42,10 +44,10 @@ def configure(parser: "ArgumentParser") -> None:
 def _job(options: "Namespace") -> "Job":
     """The run that the arguments ask for."""
     if options.scenario is not None:
+        from ttbr.cli.prove import scenario_from
         from ttbr.emulate.scenario_job import scenario_job
-        from ttbr.switch.scenario import read_scenario
 
-        scenario = read_scenario(options.scenario)
+        scenario = scenario_from(options.scenario)
         return scenario_job(scenario.problem, scenario.code, scenario.registers)
     from ttbr.cli.plan import planned_from
     from ttbr.emulate.planned import planned_job, sequence_job
