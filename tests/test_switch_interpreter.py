@@ -325,7 +325,7 @@ def test_vhe_redirection() -> None:
 
 def test_dc_zva_stores_a_block() -> None:
     text = "dc zva, x0\nldr x1, [x0]"
-    assert events(text, x0=0x1234, DCZID_EL0=4)[0] == Store(0x1200, 64, 0, normal=True)
+    assert events(text, x0=0x1234, DCZID_EL0=4)[0] == Store(0x1200, 64, 0, zva=True)
 
 
 def test_pstate() -> None:

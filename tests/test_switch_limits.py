@@ -26,6 +26,7 @@ hole = {{ va = 0x5000_0000 }}
 [table.kernel]
 map = ["code", "data", "text", "uart"]
 {flags}
+{guard}
 [table.other]
 map = ["code", "moved"]
 [memory]
@@ -35,7 +36,8 @@ from = ["kernel"]
 TTBR0_EL2 = 0
 TCR_EL2 = 0x80803519
 SCTLR_EL2 = 0x30c50830
-HCR_EL2 = 0x80000000
+HCR_EL2 = {hcr}
+{sctlr}
 VBAR_EL2 = "hyp"
 DCZID_EL0 = 4
 PAN = 0
@@ -61,15 +63,18 @@ reach = ["code", "hyp", "{data}", "text", "uart", "hole"]
 """
 
 
-def scenario(text: str, mmu: bool = True, flags: str = "", data: str = "data") -> Scenario:
+def scenario(
+    text: str, mmu: bool = True, flags: str = "", data: str = "data", **more: object
+) -> Scenario:
     if "done:" not in text:
         text += "\ndone: nop"
-    file = FILE.format(text=text, mmu=str(mmu).lower(), flags=flags, data=data)
+    given = {"guard": "", "sctlr": "", "hcr": 1 << 31} | more
+    file = FILE.format(text=text, mmu=str(mmu).lower(), flags=flags, data=data, **given)
     return parse_scenario(file, "limits.toml")
 
 
-def kinds(text: str, mmu: bool = True, data: str = "data") -> tuple[str, ...]:
-    return prove(scenario(text, mmu, data=data).problem).kinds
+def kinds(text: str, mmu: bool = True, data: str = "data", **more: object) -> tuple[str, ...]:
+    return prove(scenario(text, mmu, data=data, **more).problem).kinds
 
 
 def at_el2(text: str, after: str = "") -> str:
@@ -166,3 +171,128 @@ def test_a_tlbi_of_another_regime_is_named() -> None:
     found = prove(scenario(text, data="moved").problem)
     histories = explain(found.findings[0]).histories
     assert [why for _, why in histories[0].survived] == ["it acts on EL2, not on EL1&0"]
+
+
+HOST = """
+title = "a host"
+regime = "EL2&0"
+input_bits = 39
+[region]
+code = {{ va = 0x8020_0000, access = "rx" }}
+user = {{ va = 0x8020_1000, access = "rx", user = "rx" }}
+data = {{ va = 0x4000_0000, user = "rw", not_global = true }}
+moved = {{ va = 0x4000_0000, pa = 0xb000_0000, user = "rw", not_global = true }}
+[table.t]
+map = ["code", "user", "data"]
+[table.n]
+map = ["code", "user", "moved"]
+[memory]
+words = {{ 0x4000_0000 = 0, 0xb000_0000 = 0 }}
+[registers]
+from = ["t"]
+HCR_EL2 = {hcr}
+VBAR_EL2 = "code + 0x800"
+SPSR_EL2 = {spsr}
+ELR_EL2 = "user"
+PAN = 0
+x0 = "n.TTBR0_EL2"
+x2 = "data"
+[program]
+at = "code"
+stop = ["done"]
+text = '''
+eret
+.org code + 0xc00
+msr ttbr0_el1, x0
+isb
+eret
+.org user
+{text}
+done: nop
+'''
+[intent]
+reach = ["code", "user", "{data}"]
+"""
+E2H, TGE = 1 << 34, 1 << 27
+
+
+def host(text: str, data: str = "data", hcr: int = E2H | TGE | 1 << 31, spsr: int = 0) -> Scenario:
+    file = HOST.format(text=text, data=data, hcr=hcr, spsr=spsr)
+    return parse_scenario(file, "host.toml")
+
+
+def test_el0_of_a_host_is_in_the_regime_of_el2() -> None:
+    """Neither the exception nor a DSB ends its walks; SVC goes to EL2 (HCR_EL2.TGE=1)."""
+    assert prove(host("dsb sy\nldr x3, [x2]").problem).safe
+    switched = prove(host("dsb sy\nldr x3, [x2]\nsvc #0\nldr x3, [x2]", "moved").problem)
+    assert "WRONG-PA" in switched.kinds
+    el = [step.el for step in host("svc #0").problem.steps]
+    assert el == [2, 0, 2, 2, 2, 0][: len(el)]
+
+
+def test_el1_does_not_exist_with_tge() -> None:
+    with pytest.raises(InvalidError, match="illegal exception return: EL1 with"):
+        host("nop", spsr=5)
+
+
+@pytest.mark.parametrize(
+    ("branch", "landing", "lands"),
+    [
+        ("br x3", "bti j", True),
+        ("br x3", "bti c", False),
+        ("br x3", "nop", False),
+        ("br x3", "paciasp", False),
+        ("br x16", "bti c", True),
+        ("br x16", "paciasp", True),
+        ("blr x3", "bti c", True),
+        ("blr x3", "bti jc", True),
+        ("blr x3", "bti j", False),
+    ],
+)
+def test_an_indirect_branch_into_a_guarded_page(branch: str, landing: str, lands: bool) -> None:
+    """FEAT_BTI, by the GP bit of the page."""
+    text = f"add x3, x4, #12\nmov x16, x3\n{branch}\n{landing}"
+    found = scenario(text).problem
+    assert prove(found).safe
+    guarded = scenario(text, guard="set = [{ va = 0x8020_0000, value = 0x4000080200783 }]").problem
+    assert prove(guarded).kinds == (() if lands else ("FAULT",))
+
+
+def test_alignment_checks() -> None:
+    assert kinds("ldr x6, [x1, #1]", sctlr="SCTLR_EL1 = 0x30d01807") == ("FAULT",)
+    assert kinds("ldr x6, [x1, #8]", sctlr="SCTLR_EL1 = 0x30d01807") == ()
+    with pytest.raises(InvalidError, match="not aligned: a fault without FEAT_LSE2"):
+        scenario("add x3, x1, #1\nldar x6, [x3]")
+
+
+@pytest.mark.parametrize(
+    ("bit", "text"),
+    [
+        (26, "msr ttbr0_el1, x0"),
+        (30, "mrs x6, tcr_el1"),
+        (18, "mrs x6, id_aa64mmfr0_el1"),
+        (25, "tlbi vmalle1is"),
+        (54, "tlbi vmalle1is"),
+        (22, "dc cisw, x6"),
+        (23, "dc civac, x1"),
+        (24, "ic ivau, x1"),
+        (44, "at s1e1r, x1"),
+    ],
+)
+def test_what_hcr_traps_is_refused(bit: int, text: str) -> None:
+    with pytest.raises(InvalidError, match=r"HCR_EL2\.\w+=1 traps it"):
+        scenario(text, hcr=1 << 31 | 1 << bit)
+    assert scenario(text).trace.steps
+
+
+def test_a_vector_and_a_tag_that_are_not_synchronized() -> None:
+    with pytest.raises(InvalidError, match="VBAR_EL1 is not synchronized"):
+        scenario("msr vbar_el1, x4\nsvc #0\ndone: nop\n.org code + 0x200\neret")
+    assert scenario("msr vbar_el1, x4\nisb\nsvc #0\ndone: nop\n.org code + 0x200\neret").trace
+    tagged = (
+        "mrs x6, tcr_el1\norr x6, x6, #(1 << 37)\nmsr tcr_el1, x6\n{}orr x3, x4, #(0xf << 56)\n"
+    )
+    tagged += "add x3, x3, #32\nbr x3\n.org code + 32\nnop"
+    with pytest.raises(InvalidError, match="TBI is not synchronized"):
+        scenario(tagged.format(""))
+    assert scenario(tagged.format("isb\n")).trace.steps

@@ -2,6 +2,7 @@
 
 import pytest
 
+from ttbr.errors import UnsupportedError
 from ttbr.memory import SparseMemory
 from ttbr.switch.descriptors import TableMemory
 from ttbr.switch.writes import MAINTENANCE, Writes
@@ -98,3 +99,31 @@ def test_a_later_store_counts_whatever_became_of_the_first() -> None:
     w.complete()
     assert w.visible(CACHED)[BASE] == (LATER,)
     assert w.visible(PAST)[BASE] == (OLD, NEW, LATER)  # the walks of now count
+
+
+@pytest.mark.parametrize(("barrier", "mixed"), [(False, True), (True, False)])
+def test_halves_of_a_descriptor_become_visible_in_any_order(barrier: bool, mixed: bool) -> None:
+    """Two stores of 4 bytes; a DMB between them orders them for a walker too (R_TGRMW, B2.3)."""
+    w = writes()
+    w.store(BASE, 4, 0x11, CACHED)
+    if barrier:
+        w.order_stores()
+    w.store(BASE + 4, 4, 0x22, CACHED)
+    low, high, both = 0x11, OLD | 0x22 << 32, 0x11 | 0x22 << 32
+    seen = w.visible(CACHED)[BASE]
+    assert seen[0] == OLD
+    assert seen[-1] == both
+    assert (high in seen) == mixed
+    assert low in seen
+    w.complete()
+    assert w.visible(CACHED)[BASE] == (both,)
+
+
+def test_parts_of_bytes_in_too_many_orders_are_refused() -> None:
+    w = writes()
+    for at in range(8):
+        w.store(BASE + at, 1, at + 1, CACHED)
+    assert len(w.visible(CACHED)[BASE]) == 256
+    w.store(BASE, 1, 0x77, CACHED)
+    with pytest.raises(UnsupportedError, match="too many orders"):
+        w.visible(CACHED)

@@ -286,4 +286,4 @@ def initial_fields(row: RegimeRow, registers: Mapping[str, int]) -> dict[str, tu
 def sctlr_fields(value: int) -> dict[str, int]:
     """The fields of an SCTLR_ELx value that proofs look at. EIS and EOS count with FEAT_ExS."""
     layout = REGISTERS["SCTLR_EL1"]
-    return {name: layout[name].get(value) for name in ("M", "WXN", "C", "EIS", "EOS")}
+    return {name: layout[name].get(value) for name in ("M", "A", "WXN", "C", "EIS", "EOS")}

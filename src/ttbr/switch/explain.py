@@ -152,8 +152,12 @@ def _by_outcome(finding: Finding) -> tuple[str, ...]:
     """What the kind rests on; a fault may come before any walk."""
     outcome, access = finding.outcome, finding.access
     if finding.kind == "FAULT":
+        if access.landing:
+            return ("D8.4.7 FEAT_BTI: an indirect branch into a guarded page must land on BTI",)
         if isinstance(outcome, Flat | Hit):
             return ("B2.10 an access that is not aligned, or DC ZVA, faults on Device memory",)
+        if access.unaligned and isinstance(outcome, Stop) and outcome.location is None:
+            return ("D24 SCTLR_ELx.A=1: every unaligned access faults",)
         if access.tagged:
             return ("D8.8 an address with a tag is out of range where TCR_ELx.TBI is 0",)
         if isinstance(outcome, Stop) and outcome.config.p is None:

@@ -43,6 +43,8 @@ from ttbr.switch.tlbi import tlbi_by_name
 
 __all__ = ["run"]
 
+_SOMEWHERE = -1  # a former vector base that is not known
+_UNTRAPPING = 1 << 31 | 1 << 34  # RW, E2H
 _PSTATE = ("SPSEL", "DAIF", "PAN", "UAO", "SSBS", "DIT", "TCO")
 _PAN, _SPAN = 22, 23
 """PSTATE.PAN in SPSR_ELx and in what MRS gives, and SCTLR_ELx.SPAN."""
@@ -116,7 +118,8 @@ class _Run(Processor):
     ended: str = ""
     caller: Value = 0
     calls: list[int] = field(default_factory=list)
-    spans: set[int] = field(default_factory=set)  # former SCTLR_ELx.SPAN, not synchronized away
+    stale: dict[str, set[int]] = field(default_factory=dict)  # values not synchronized away
+    landing: str = ""  # the indirect branch that led here
 
     def finish(self, how: str) -> Trace:
         known = {f"x{i}": v for i, v in enumerate(self.x) if isinstance(v, int)}
@@ -134,8 +137,14 @@ class _Run(Processor):
             raise self.error("the program has overwritten this instruction")
         self.following = (self.pc + 4) & ADDRESS_MASK
         step = (self.pc, self.el, instruction.text, instruction.where)
-        state = (self.hcr(), self.pan())
+        state = (
+            self.hcr(),
+            self.pan(),
+            bool(self.landing) and not _lands(instruction, self.landing),
+        )
+        self.landing = ""
         mnemonic = instruction.mnemonic
+        self.refuse_trapped(instruction)
         if mnemonic in OPERATIONS:
             self.compute(instruction)
         elif mnemonic in ACCESSES:
@@ -150,6 +159,14 @@ class _Run(Processor):
         self.steps.append(Step(*step, tuple(self.events), *state))
         if self.following is not None:
             self.pc = self.following
+
+    def refuse_trapped(self, instruction: Instruction) -> None:
+        """Refuse what HCR_EL2 traps: the program would go on at EL2."""
+        hcr = self.hcr()
+        if self.el < 2 and hcr & ~_UNTRAPPING:
+            for bit, name in _TRAPS.get(_trap_of(instruction), ()):
+                if hcr >> bit & 1:
+                    raise self.error(f"HCR_EL2.{name}=1 traps it, which is not modelled")
 
     def compute(self, instruction: Instruction) -> None:
         row = OPERATIONS[instruction.mnemonic]
@@ -181,6 +198,8 @@ class _Run(Processor):
         assert isinstance(first, Register)
         size = access.size or first.width // 8
         address = self.address(operands[-1])
+        if address % size and instruction.mnemonic.startswith(("lda", "stl")):
+            raise self.error(f"{address:#x} is not aligned: a fault without FEAT_LSE2")
         if access.store:
             for i, register in enumerate(registers):
                 self.store((address + i * size) & ADDRESS_MASK, size, self.operand(register, 64))
@@ -214,7 +233,15 @@ class _Run(Processor):
         self.branch_if(operands, lambda value: value >> bit & 1 == wanted)
 
     def branch_register(self, operands: tuple[Operand, ...]) -> None:
+        assert isinstance(operands[0], Register)
+        self.landing = "br x16" if operands[0].number in (16, 17) else "br"
         self.branch(self.branch_address(self.known(self.operand(operands[0], 64), "the target")))
+
+    def call_register(self, operands: tuple[Operand, ...]) -> None:
+        target = self.branch_address(self.known(self.operand(operands[0], 64), "the target"))
+        if target not in self.returns:
+            self.landing = "blr"
+        self.call(target)
 
     def branch_address(self, target: int) -> int:
         """*target* as it comes to the PC: without the tag that TCR_ELx.TBI ignores
@@ -223,10 +250,13 @@ class _Run(Processor):
         two = el == 1 or bool(self.hcr() >> 34 & 1)
         upper = target >> 55 & 1 if two else 0
         tbi, tbid = (37 + upper, 51 + upper) if two else (20, 29)
-        tcr = self.system.get(f"TCR_EL{el}")
-        if isinstance(tcr, int) and tcr >> tbi & 1 and not tcr >> tbid & 1:
-            return target | 0xFF << 56 if upper else target & ~(0xFF << 56)
-        return target
+        name = f"TCR_EL{el}"
+        plain = target | 0xFF << 56 if upper else target & ~(0xFF << 56)
+        values = {self.system.get(name, 0), *self.stale.get(name, ())}
+        ignored = {isinstance(v, int) and v >> tbi & 1 and not v >> tbid & 1 for v in values}
+        if plain != target and len(ignored) > 1:
+            raise self.error(f"{name}.TBI is not synchronized: the tag of {target:#x} may count")
+        return plain if True in ignored else target
 
     def call(self, target: int) -> None:
         """BL and BLR: into the code, or over a callee that is taken to return."""
@@ -266,6 +296,8 @@ class _Run(Processor):
         name = f"VBAR_EL{el}"
         vector = self.system.get(name, Unknown(f"{name} is not given"))
         target = (self.known(vector, name) & ~0x7FF) + offset
+        if self.stale.get(name, set()) - {vector}:
+            raise self.error(f"{name} is not synchronized: the exception may go to either vector")
         self.events.append(ExceptionEntry(el, target))
         spsr = Unknown(f"PSTATE at {self.pc:#x}")
         pstate = {name: self.system[name] for name in _PSTATE if name in self.system}
@@ -286,7 +318,8 @@ class _Run(Processor):
         """With SCTLR_ELx.SPAN=0 an exception to EL1, or to EL2 of a host, sets PSTATE.PAN."""
         host = self.hcr() >> 34 & 1 and self.hcr() >> 27 & 1
         control = self.system.get(f"SCTLR_EL{el}")
-        spans, self.spans = self.spans, set()
+        spans = {value >> _SPAN & 1 for value in self.stale.get(f"SCTLR_EL{el}", ())}
+        self.stale.clear()
         if (el == 2 and not host) or self.without_pan():
             return
         spans = spans | ({control >> _SPAN & 1} if isinstance(control, int) else {0, 1})
@@ -307,6 +340,10 @@ class _Run(Processor):
         self.steps.append(Step(*step, tuple(self.events), *state))
         self.pc = self.following or 0
 
+    def call_level(self) -> int:
+        """Where SVC goes: from EL0 to EL2 with HCR_EL2.TGE=1."""
+        return 2 if self.el == 0 and self.hcr() >> 27 & 1 else max(self.el, 1)
+
     def call_exception(self, name: str, to: int) -> None:
         """HVC, SVC and SMC."""
         if name in self.returns:
@@ -322,6 +359,7 @@ class _Run(Processor):
         el = self.el
         if el == 0:
             raise self.error("UNDEFINED at EL0")
+        self.stale.clear()
         target = self.system.get(f"ELR_EL{el}")
         spsr = self.system.get(f"SPSR_EL{el}", Unknown(f"SPSR_EL{el} is not given"))
         self.following = target if isinstance(target, int) else None
@@ -334,7 +372,8 @@ class _Run(Processor):
                 raise self.error(f"SPSR_EL{el} = {value:#x}: not an exception level to return to")
             self.el, self.flags = value >> 2 & 3, value >> 28 & 15
             self.system |= {"SPSEL": value & 1, "DAIF": value & 0x3C0, "PAN": value >> _PAN & 1}
-        self.spans.clear()
+        if self.el == 1 and el == 2 and self.hcr() >> 27 & 1:
+            raise self.error("an illegal exception return: EL1 with HCR_EL2.TGE=1")
         if self.following is not None:
             self.following = self.branch_address(self.following)
         if self.following is None:
@@ -373,18 +412,19 @@ class _Run(Processor):
             value = value if isinstance(value, Unknown) else value >> _PAN & 1
             self.system[name] = value
         else:
-            self.keep_span(name)
+            self.keep(name)
             self.system[name] = value
         self.events.append(Msr(name, value if isinstance(value, int) else None))
 
-    def keep_span(self, name: str) -> None:
-        """An exception may read SCTLR_ELx.SPAN as it was until synchronization (K1.2.4)."""
+    def keep(self, name: str) -> None:
+        """Until synchronization the register may read as it was (K1.2.4): SCTLR_ELx.SPAN and VBAR
+        for an exception, TCR_ELx.TBI for a branch."""
         old = self.system.get(name)
-        if name == f"SCTLR_EL{max(self.el, 1)}" and isinstance(old, int):
-            self.spans.add(old >> _SPAN & 1)
+        if isinstance(old, int) or name.startswith("VBAR"):
+            self.stale.setdefault(name, set()).add(old if isinstance(old, int) else _SOMEWHERE)
 
     def synchronize(self, _: tuple[Operand, ...]) -> None:
-        self.spans.clear()
+        self.stale.clear()
         self.events.append(Isb())
 
     def set_pstate(self, name: str, value: int) -> None:
@@ -434,7 +474,7 @@ class _Run(Processor):
         if block & 0x10:
             raise self.error("DCZID_EL0.DZP prohibits it")
         size = 4 << (block & 15)
-        self.store(operand & ~(size - 1), size, 0, normal=True)
+        self.store(operand & ~(size - 1), size, 0, zva=True)
 
     def instruction_cache(self, operands: tuple[Operand, ...]) -> None:
         self.require("ic", operands[0])
@@ -449,6 +489,70 @@ class _Run(Processor):
         self.system["PAR_EL1"] = Unknown(f"the result of AT at {self.pc:#x}")
 
 
+def _lands(instruction: Instruction, branch: str) -> bool:
+    """Whether an indirect branch may lead to *instruction* in a guarded page (FEAT_BTI)."""
+    name = instruction.mnemonic
+    if name in ("paciasp", "pacibsp"):
+        return branch != "br"
+    if name != "bti":
+        return False
+    kinds = str(instruction.operands[0]).lower() if instruction.operands else ""
+    return {"blr": "c" in kinds, "br": "j" in kinds, "br x16": bool(kinds)}[branch]
+
+
+# HCR_EL2 bits by what they trap from EL1 and EL0 to EL2 (the register's page).
+_TRAPS: dict[str, tuple[tuple[int, str], ...]] = {
+    "msr": ((26, "TVM"),),
+    "mrs": ((30, "TRVM"),),
+    "mrs id": ((15, "TID0"), (16, "TID1"), (17, "TID2"), (18, "TID3")),
+    "tlbi NSH": ((25, "TTLB"),),
+    "tlbi ISH": ((25, "TTLB"), (54, "TTLBIS")),
+    "tlbi OSH": ((25, "TTLB"), (55, "TTLBOS")),
+    "dc sw": ((22, "TSW"),),
+    "dc poc": ((23, "TPCP"),),
+    "dc pou": ((24, "TPU"), (52, "TOCU")),
+    "dc zva": ((28, "TDZ"),),
+    "ic": ((24, "TPU"), (52, "TOCU")),
+    "ic is": ((24, "TPU"), (50, "TICAB")),
+    "at": ((44, "AT"),),
+    "smc": ((19, "TSC"),),
+    "hvc": ((29, "HCD"),),
+    "wfi": ((13, "TWI"),),
+    "wfe": ((14, "TWE"),),
+}
+_VM_REGISTERS = ("SCTLR", "TTBR0", "TTBR1", "TCR", "ESR", "FAR", "AFSR0", "AFSR1", "MAIR", "AMAIR")
+_VM_NAMES = frozenset(f"{stem}_EL1" for stem in (*_VM_REGISTERS, "CONTEXTIDR"))
+
+
+def _trap_of(instruction: Instruction) -> str:
+    """The row of `_TRAPS` for *instruction*."""
+    name, operands = instruction.mnemonic, instruction.operands
+    if name in ("msr", "mrs"):
+        register = str(operands[0 if name == "msr" else 1])
+        if register in _VM_NAMES:
+            return name
+        identity = register.startswith(("ID_", "MVFR")) or register in _ID_NAMES
+        return "mrs id" if name == "mrs" and identity else ""
+    if name == "tlbi":
+        op = tlbi_by_name(str(operands[0]))
+        return f"tlbi {op.shareability}" if op is not None else ""
+    if name == "dc":
+        operation = str(operands[0])
+        groups = {
+            "ZVA": "dc zva",
+            "CVAU": "dc pou",
+            "ISW": "dc sw",
+            "CSW": "dc sw",
+            "CISW": "dc sw",
+        }
+        return groups.get(operation, "dc poc")
+    if name == "ic":
+        return "ic is" if str(operands[0]) == "IALLUIS" else "ic"
+    return name
+
+
+_ID_NAMES = ("CTR_EL0", "CCSIDR_EL1", "CLIDR_EL1", "CSSELR_EL1", "REVIDR_EL1", "AIDR_EL1")
+
 _PLAIN = frozenset((*HINTS, "hint", "bti", "sb", "ssbb", "pssbb", "clrex"))
 """No effect that the proof needs: a speculation barrier is no context synchronization event."""
 
@@ -458,7 +562,7 @@ _HANDLERS: dict[str, Callable[[_Run, tuple[Operand, ...]], None]] = {
     "b": lambda r, o: r.branch(r.relative(o[0])),
     "bl": lambda r, o: r.call(r.relative(o[0])),
     "br": _Run.branch_register,
-    "blr": lambda r, o: r.call(r.branch_address(r.known(r.operand(o[0], 64), "the target"))),
+    "blr": _Run.call_register,
     "cbz": lambda r, o: r.branch_if(o, lambda value: value == 0),
     "cbnz": lambda r, o: r.branch_if(o, lambda value: value != 0),
     "tbz": lambda r, o: r.test_bit(o, 0),
@@ -467,7 +571,7 @@ _HANDLERS: dict[str, Callable[[_Run, tuple[Operand, ...]], None]] = {
     **dict.fromkeys(("eret", "eretaa", "eretab"), _Run.eret),
     "hvc": lambda r, o: r.call_exception("hvc", 2),
     "smc": lambda r, o: r.call_exception("smc", 3),
-    "svc": lambda r, o: r.call_exception("svc", max(r.el, 1)),
+    "svc": lambda r, o: r.call_exception("svc", r.call_level()),
     "isb": _Run.synchronize,
     "dsb": lambda r, o: r.barrier(o, Dsb),
     "dmb": lambda r, o: r.barrier(o, Dmb),

@@ -52,10 +52,12 @@ __all__ = [
 FAULT, PERM, WRONG_PA, ATTR = "FAULT", "PERM", "WRONG-PA", "ATTR"
 NO_FAULT, JUNK_WALK, UNKNOWN_TLB, BBM = "NO-FAULT", "JUNK-WALK", "UNKNOWN-TLB", "BBM"
 
+_GP = 50  # guarded page (FEAT_BTI)
+
 KINDS: dict[str, str] = {
     WRONG_PA: "may reach another physical address",
     ATTR: "may use another memory type",
-    FAULT: "may take a translation, address size, access flag or alignment fault",
+    FAULT: "may fault: translation, address size, access flag, alignment or branch target",
     PERM: "may take a permission fault",
     NO_FAULT: "is meant to fault and may not, so that the program goes on there",
     "CONFLICT": "incompatible TLB entries may coexist: CONSTRAINED UNPREDICTABLE",
@@ -374,7 +376,12 @@ class Slice:
             yield Stop("fault", why, 0, c, None)
         if len(refused) == len(configs):
             return
-        cached = point.registers[self.regime].fields["C"]
+        fields = point.registers[self.regime].fields
+        if access.unaligned and 1 in fields["A"]:
+            yield Stop(
+                "fault", "the address is not aligned, with SCTLR_ELx.A=1", 0, configs[-1], None
+            )
+        cached = fields["C"]
         for outcome in self.outcomes(number, ordered):
             if 0 in cached and isinstance(outcome, Hit) and not access.fetch and access.typed:
                 if not is_device(outcome.attr):
@@ -412,6 +419,8 @@ def _kinds(outcome: Outcome, access: Access, intent: Intent, on: bool) -> list[s
         return [] if need & ~outcome.permissions else [NO_FAULT]
     if outcome.output != intent.output(access.va & ~0xFFF):
         return [WRONG_PA]
+    if access.landing and isinstance(outcome, Hit) and outcome.leaf.descriptor >> _GP & 1:
+        return [FAULT]
     device = isinstance(outcome, Flat) or is_device(outcome.attr)
     if access.normal and device and not _may_fault(access, intent):
         return [FAULT]

@@ -53,7 +53,6 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 
 from ttbr.arch.attributes import NORMAL_WB, is_device
-from ttbr.arch.regime import EL1
 from ttbr.arch.registers import REGISTERS
 from ttbr.errors import InvalidError, UnsupportedError
 from ttbr.switch import program
@@ -91,13 +90,15 @@ RULES: tuple[Rule, ...] = (
     Rule(Msr, "not modelled", "refuse", "a proof cannot go on", "D24, of the register"),
     Rule(Isb, "always", "synchronize", "registers keep their last value", "D24.1.2.2"),
     Rule(ExceptionEntry, "synchronizing", "synchronize", "as ISB", "D24.1.2.2, SCTLR.EIS"),
-    Rule(ExceptionEntry, "to EL2", "leave_el1", "EL1&0 walks drain", "R_NRJPP, I_QVPYJ"),
+    Rule(ExceptionEntry, "within the trace", "change_regime", "walks drain", "R_NRJPP, I_QVPYJ"),
     Rule(Eret, "synchronizing", "synchronize", "as ISB", "D24.1.2.2, SCTLR.EOS"),
-    Rule(Eret, "from EL2", "enter_el1", "EL1&0 walks again", "R_LFHQG"),
+    Rule(Eret, "always", "change_regime", "another regime walks, the old one drains", "R_LFHQG"),
     Rule(Store, "to a table", "write", "the descriptor gains a value", "R_TGRMW, R_XGXKR"),
     Rule(Dc, "by address to PoC", "maintain", "writes of the line: WRITTEN to CLEAN", "I_TXCPH"),
     Rule(Dc, "invalidates all", "discard", "writes that are in the cache only are lost", "D7.5.9"),
     Rule(Dmb, "full", "order", "maintenance to come follows the stores", "D7.5.9"),
+    Rule(Dmb, "not LD", "order_stores", "stores to come follow the stores", "B2.3"),
+    Rule(Dsb, "not LD", "order_stores", "stores to come follow the stores", "B2.3"),
     Rule(Dsb, "not LD", "order", "maintenance to come follows the stores", "D7.5.9"),
     Rule(Dsb, "not LD", "complete_writes", "writes: CLEAN to COMPLETE", "R_SPVBD"),
     Rule(Dsb, "full", "complete_tlbis", "the TLB loses what TLBIs removed", "R_PSMWS, R_YNJCP"),
@@ -219,19 +220,22 @@ class Machine:
                 self._set(regime, pairs=now.pairs[-1:], fields=fields)
         self._finish([p for p in self.pending if p.ordered])
 
-    def leave_el1(self, step: Step, event: ExceptionEntry) -> None:
+    def change_regime(self, step: Step, event: ExceptionEntry | Eret) -> None:
+        """EL0 of a host (HCR_EL2.{E2H,TGE} = 1) has the regime of EL2."""
+        to = regime_at(replace(step, el=event.el))
+        if to not in self.regimes:
+            return
         for regime, now in self.regimes.items():
-            if (regime == EL1) == (now.walking == IN):
-                self._set(regime, walking=DRAINING if regime == EL1 else IN)
-
-    def enter_el1(self, step: Step, event: Eret) -> None:
-        for regime, now in self.regimes.items():
-            if (regime == EL1) != (now.walking == IN):
-                self._set(regime, walking=IN if regime == EL1 else DRAINING)
+            if regime == to and now.walking != IN:
+                self._set(regime, walking=IN)
+            elif regime != to and now.walking == IN:
+                self._set(regime, walking=DRAINING)
 
     def write(self, step: Step, event: Store) -> None:
         regime = regime_at(step)
         pa, intent = self.locate(step, event.va)
+        if event.unaligned:
+            raise UnsupportedError(f"{step}: an unaligned store to the table at {pa:#x}")
         if event.value is None:
             raise InvalidError(f"{step}: stores an unknown value to the table at {pa:#x}")
         attr = intent.attr if intent is not None else NORMAL_WB
@@ -250,6 +254,9 @@ class Machine:
 
     def order(self, step: Step, event: Dmb | Dsb) -> None:
         self.writes.order()
+
+    def order_stores(self, step: Step, event: Dmb | Dsb) -> None:
+        self.writes.order_stores()
 
     def complete_writes(self, step: Step, event: Dsb) -> None:
         self.changed |= self.writes.complete()
@@ -446,12 +453,11 @@ _WHEN: dict[str, Callable[[Machine, Step, program.Event], bool]] = {
     "synchronizing": lambda m, s, e: _synchronizing(
         "EIS" if isinstance(e, ExceptionEntry) else "EOS"
     )(m, s, e),
-    "to EL2": lambda m, s, e: isinstance(e, ExceptionEntry) and e.el == 2 and s.el < 2,
-    "from EL2": lambda m, s, e: isinstance(e, Eret) and s.el == 2 and e.el < 2,
+    "within the trace": lambda m, s, e: isinstance(e, ExceptionEntry) and e.vector is not None,
     "to a table": _to_table,
     "not modelled": _not_modelled,
     "by address to PoC": lambda m, s, e: isinstance(e, Dc) and e.op in MAINTENANCE,
     "invalidates all": lambda m, s, e: isinstance(e, Dc) and e.op == "ISW",
-    "not LD": lambda m, s, e: isinstance(e, Dsb) and e.kind != "LD",
+    "not LD": lambda m, s, e: isinstance(e, Dsb | Dmb) and e.kind != "LD",
     "full": lambda m, s, e: isinstance(e, Dsb | Dmb) and not e.kind,
 }

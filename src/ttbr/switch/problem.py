@@ -185,6 +185,9 @@ class Problem:
         if EL1 in regimes and (hcr & 1 or hcr >> 12 & 1) and not hcr >> 27 & 1:
             bit = "VM" if hcr & 1 else "DC"
             raise UnsupportedError(f"HCR_EL2.{bit}=1: proofs do not cover stage 2 and VMIDs")
+        for step in self.steps:
+            if step.el == 1 and step.hcr >> 27 & 1:
+                raise UnsupportedError(f"{step}: EL1 with HCR_EL2.TGE=1 does not exist")
         fixed = _HCR_BITS if EL1 not in regimes else (*_EL1_BITS, *_HCR_BITS)
         for step in self.steps:
             for event in step.events:

@@ -175,9 +175,9 @@ class Processor:
                 continue
         return None
 
-    def store(self, address: int, size: int, value: Value, normal: bool = False) -> None:
+    def store(self, address: int, size: int, value: Value, zva: bool = False) -> None:
         known = value & ones(8 * size) if isinstance(value, int) else None
-        self.events.append(Store(address, size, known, normal or address % size != 0))
+        self.events.append(Store(address, size, known, address % size != 0, zva))
         data = known.to_bytes(size, "little") if known is not None else [None] * size
         for i, byte in enumerate(data):
             self.written[self.place((address + i) & ADDRESS_MASK)] = byte

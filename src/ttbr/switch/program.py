@@ -176,22 +176,26 @@ class At:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A data read of `size` bytes; with `normal` it faults on Device memory (not aligned)."""
+    """A data read of `size` bytes. `unaligned`: it faults on Device memory, and by SCTLR_ELx.A."""
 
     va: int
     size: int
-    normal: bool = False
+    unaligned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A data write of `size` bytes, little endian; `value` is None where it is unknown. With
-    `normal` it faults on Device memory: it is not aligned, or DC ZVA."""
+    """A data write of `size` bytes, little endian; `value` is None where it is unknown.
+
+    `unaligned`: it faults on Device memory, and by SCTLR_ELx.A. `zva`: it is of DC ZVA, which
+    faults on Device memory too.
+    """
 
     va: int
     size: int
     value: int | None
-    normal: bool = False
+    unaligned: bool = False
+    zva: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +242,8 @@ class Step:
 
     The register file's HCR_EL2 at that point decides what a TLBI by an EL1 name reaches
     (`ttbr.switch.tlbi.TlbiOp.regime`), hence `hcr`. `pan` is PSTATE.PAN, None where it is not
-    known: unlike a register it needs no synchronization (C5.2).
+    known: unlike a register it needs no synchronization (C5.2). `landing`: an indirect branch led
+    here, and the instruction is none that a guarded page allows then (FEAT_BTI).
     """
 
     pc: int
@@ -248,6 +253,7 @@ class Step:
     events: tuple[Event, ...] = ()
     hcr: int = 0
     pan: int | None = 0
+    landing: bool = False
 
     def __str__(self) -> str:
         place = f"{self.pc:#x}: {self.text}"

@@ -108,7 +108,11 @@ def _c_register(m: Match) -> int | None:
 
 
 def _bti_target(m: Match) -> bool:
-    return m.name() in ("C", "J", "JC") or m.fail("expected c, j or jc")
+    name = m.name()
+    if name not in ("C", "J", "JC"):
+        return m.fail("expected c, j or jc")
+    m.out.append(name)
+    return True
 
 
 SYSTEM_OPERANDS: dict[str, Matcher] = {

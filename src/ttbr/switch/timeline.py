@@ -30,7 +30,8 @@ class Access:
     `typed`: whether the memory type counts. For DC by address it does not (D7.5): it acts on all
     copies of the physical address. `barred` are the permissions at EL0 that bar the access while
     PSTATE.PAN may be 1. `tagged` is the address as used where its tag counts for TBI=0 (else 0).
-    `normal`: it faults on Device memory. `abort`: the fetch is meant to fault.
+    `normal`: it faults on Device memory; `unaligned`: and where SCTLR_ELx.A is 1. `landing`: the
+    fetch faults in a guarded page (FEAT_BTI). `abort`: the fetch is meant to fault.
     """
 
     step: int
@@ -43,6 +44,8 @@ class Access:
     barred: int = 0
     tagged: int = 0
     normal: bool = False
+    unaligned: bool = False
+    landing: bool = False
     abort: Abort | None = None
 
     @property
@@ -167,19 +170,21 @@ def _run_step(line: Timeline, machine: Machine, number: int, step: Step) -> None
     now = len(line.points) - 1
     fetch = UX if step.el == 0 else PX
     abort = next((e for e in step.events if isinstance(e, Abort)), None)
-    line.accesses.append(Access(number, regime, step.pc, fetch, line.since, now, abort=abort))
+    line.accesses.append(
+        Access(number, regime, step.pc, fetch, line.since, now, landing=step.landing, abort=abort)
+    )
     for event in step.events:
         now = len(line.points) - 1
         typed = isinstance(event, Load | Store)
-        normal = isinstance(event, Load | Store) and event.normal
+        unaligned = isinstance(event, Load | Store) and event.unaligned
+        normal = unaligned or (isinstance(event, Store) and event.zva)
         barred = _barred(line, regime, step) if typed else 0
         for va, need in _data_accesses(step, event):
             here, counts = machine.canonical(regime, va)
             _refuse_unmapped(line, number, regime, here)
             tagged = va if counts else 0
-            line.accesses.append(
-                Access(number, regime, here, need, line.since, now, typed, barred, tagged, normal)
-            )
+            access = Access(number, regime, here, need, line.since, now, typed, barred, tagged)
+            line.accesses.append(replace(access, normal=normal, unaligned=unaligned))
         machine.run(step, event)
         if machine.changed:
             line.points.append(machine.snapshot(number, step.text))

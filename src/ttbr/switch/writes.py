@@ -17,7 +17,9 @@ read another, which errs on the side of UNSAFE.
 
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
+from itertools import groupby
 
+from ttbr.errors import UnsupportedError
 from ttbr.switch.descriptors import TableMemory
 
 __all__ = ["CLEAN", "INVALIDATE", "MAINTENANCE", "Writes"]
@@ -32,6 +34,8 @@ MAINTENANCE: dict[str, frozenset[str]] = {
 """What DC by address does up to the Point of Coherency. CVAU is not enough: walks are coherent
 there only."""
 
+_WHOLE = (1 << 64) - 1
+_MOST_STATES = 256
 _NEEDED = {False: CLEAN, True: INVALIDATE}
 """Maintenance of a store that went the other way, by the cacheability of the walks."""
 
@@ -43,7 +47,8 @@ class _Write:
     `needs` is the maintenance without which walks of one cacheability do not see it, `complete` the
     cacheabilities of walks that a DSB has made sure of. `past`: it may have gone past the cache,
     and no barrier since orders maintenance after it (D7.5.9). `dirty`: it may be in the cache only.
-    `lost`: it may have been overwritten.
+    `lost`: it may have been overwritten. `mask` are the bits that it wrote; between two barriers
+    (`epoch`) stores to other bytes of the location become visible in any order.
     """
 
     value: int
@@ -52,6 +57,8 @@ class _Write:
     dirty: bool = False
     lost: bool = False
     complete: frozenset[bool] = frozenset()
+    mask: int = _WHOLE
+    epoch: int = 0
 
     @property
     def clean(self) -> frozenset[bool]:
@@ -78,6 +85,7 @@ class Writes:
     def __init__(self, tables: TableMemory, line: int) -> None:
         self._tables, self._line = tables, line
         self._writes: dict[int, tuple[_Write, ...]] = {}
+        self._epoch = 0
         self._changed: set[int] = set()  # locations, since `changes` was asked
         self._unordered: set[int] = set()  # locations that a barrier may change
         self._incomplete: set[int] = set()  # and a DSB
@@ -126,8 +134,11 @@ class Writes:
             first = _Write(self._tables[location] or 0, complete=every)
             old = self._writes.get(location, (first,))
             word = _merged(old[-1].value, location, pa, size, value)
+            mask = _merged(0, location, pa, size, (1 << 8 * size) - 1)
             lost = False in cached and self._dirty(location)
-            new = _Write(word, needs, False in cached, True in cached, lost)
+            new = _Write(
+                word, needs, False in cached, True in cached, lost, mask=mask, epoch=self._epoch
+            )
             self._set(location, (*old, new))
             self._unordered.add(location)
             stored.append((location, word))
@@ -155,6 +166,10 @@ class Writes:
         """A barrier: cache maintenance that follows comes after the stores."""
         self._change(lambda w: replace(w, past=False), list(self._unordered))
         self._unordered.clear()
+
+    def order_stores(self) -> None:
+        """A barrier: stores that follow become visible after those before it."""
+        self._epoch += 1
 
     def complete(self) -> bool:
         """What a DSB does; whether that changed what walks see."""
@@ -197,4 +212,22 @@ def _shown(writes: tuple[_Write, ...], walks: Set[bool], ordered: bool) -> tuple
     newest = min(
         (max(i for i, kinds in enumerate(reached) if kind in kinds) for kind in walks), default=last
     )
-    return tuple(dict.fromkeys(write.value for write in writes[newest:]))
+    tail = writes[newest:]
+    if all(write.mask == _WHOLE for write in tail[1:]):
+        return tuple(dict.fromkeys(write.value for write in tail))
+    return _in_any_order(tail)
+
+
+def _in_any_order(tail: tuple[_Write, ...]) -> tuple[int, ...]:
+    """The values while parts of a location are stored one by one; the newest is the last."""
+    found, sure = [tail[0].value], tail[0].value
+    for _, group in groupby(tail[1:], key=lambda write: write.epoch):
+        states = {sure: None}
+        for write in group:
+            states |= {value & ~write.mask | write.value & write.mask: None for value in states}
+            sure = sure & ~write.mask | write.value & write.mask
+            if len(states) > _MOST_STATES:
+                raise UnsupportedError("stores to parts of a descriptor: too many orders")
+        found += states
+    newest = tail[-1].value
+    return (*(value for value in dict.fromkeys(found) if value != newest), newest)
