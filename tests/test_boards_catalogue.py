@@ -73,7 +73,7 @@ def test_qemu_virt_is_as_qemu_says(tmp_path: Path) -> None:
             timeout=60,
         )
     except FileNotFoundError:
-        pytest.skip("no qemu-system-aarch64")
+        pytest.skip("no QEMU: apt-get install qemu-system-arm")
     real, ours = load(blob), load("qemu-virt")
     assert [(w.start, w.size) for w in ours.memory] == [(w.start, w.size) for w in real.memory]
     devices = {(w.start, w.size) for w in real.mmio if not w.name.startswith("virtio")}

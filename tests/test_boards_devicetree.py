@@ -24,7 +24,7 @@ BLOBS = sorted(CAPTURES.glob("*/guest.dtb"))
 def compiled(source: str) -> Board:
     """The board in the device tree *source*, compiled by dtc; warnings are not ours to mind."""
     if not shutil.which("dtc"):
-        pytest.skip("no dtc")
+        pytest.skip("no dtc: apt-get install device-tree-compiler")
     done = subprocess.run(
         ["dtc", "-q", "-f", "-I", "dts", "-O", "dtb"],
         input=b"/dts-v1/;\n" + source.encode(),
@@ -69,7 +69,7 @@ def test_captured_tree_agrees_with_the_kernel(file: Path) -> None:
 @pytest.mark.parametrize("file", BLOBS, ids=lambda file: file.parent.name)
 def test_captured_tree_agrees_with_dtc(file: Path) -> None:
     if not shutil.which("dtc"):
-        pytest.skip("no dtc")
+        pytest.skip("no dtc: apt-get install device-tree-compiler")
     text = subprocess.run(
         ["dtc", "-q", "-I", "dtb", "-O", "dts", str(file)],
         capture_output=True,

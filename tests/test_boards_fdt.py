@@ -61,7 +61,10 @@ def same(found: Node, path: str, file: str) -> int:
     return len(found.properties) + below
 
 
-@pytest.mark.skipif(not (BLOBS and shutil.which("fdtget")), reason="no captures or no fdtget")
+@pytest.mark.skipif(
+    not (BLOBS and shutil.which("fdtget")),
+    reason="no captures, or no fdtget: apt-get install device-tree-compiler",
+)
 def test_every_property_is_as_libfdt_reads_it() -> None:
     tree = parse(BLOBS[0].read_bytes(), "guest.dtb")
     assert same(tree.root, "/", str(BLOBS[0])) > 100

@@ -36,7 +36,9 @@ needs_gnu = pytest.mark.skipif(
     shutil.which(CROSS + "gcc") is None and not IN_CI,
     reason="no cross compiler: apt-get install gcc-aarch64-linux-gnu",
 )
-needs_rust = pytest.mark.skipif(shutil.which("rustc") is None, reason="no rustc")
+needs_rust = pytest.mark.skipif(
+    shutil.which("rustc") is None, reason="no rustc: apt-get install rustc"
+)
 
 REGIONS = RegionMap(
     [

@@ -43,7 +43,10 @@ def test_the_proof_reads_them(found: Sequence) -> None:
     assert len(program.instructions) == sum(not line.endswith(":") for line in found.lines)
 
 
-@pytest.mark.skipif(not shutil.which("aarch64-linux-gnu-as"), reason="GNU as for AArch64")
+@pytest.mark.skipif(
+    not shutil.which("aarch64-linux-gnu-as"),
+    reason="no GNU as: apt-get install binutils-aarch64-linux-gnu",
+)
 def test_gnu_as_takes_them(tmp_path: Path) -> None:
     text = "".join(
         f"// {name}\n{era.rule.text.replace('target', f'target_{name}_{n}'.replace('-', '_'))}"
@@ -68,7 +71,10 @@ def _order(lines: list[str]) -> list[str]:
     return [match[1] for match in found if match]
 
 
-@pytest.mark.skipif(not shutil.which("aarch64-linux-gnu-objdump"), reason="GNU objdump")
+@pytest.mark.skipif(
+    not shutil.which("aarch64-linux-gnu-objdump"),
+    reason="no GNU objdump: apt-get install binutils-aarch64-linux-gnu",
+)
 @pytest.mark.parametrize(
     ("routines", "name", "without"),
     [

@@ -213,7 +213,11 @@ def _reached(made: Realised) -> set[int]:
 
 
 def _plain(plan: Plan) -> int:
-    """Tables of two trees of VA_BITS: the run-time mappings, and one page for the ID map."""
-    g, bits = plan.config.granule, plan.config.va_bits_actual
+    """Tables of two trees of VA_BITS: the run-time mappings, and one page for the ID map.
+
+    From 7.0 the run-time mappings are laid out in 48 bits, whatever VA_BITS is.
+    """
+    g = plan.config.granule
+    bits = max(plan.config.va_bits_actual, *(r.last.bit_length() for r in plan.sections))
     runtime = estimate(plan.sections, table_params(EL2, g, bits, **table_format(plan))).total
     return runtime + shape(g, bits).levels
