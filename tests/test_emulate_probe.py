@@ -10,14 +10,14 @@ from build_maps import random_params, random_regions
 from emulate_tables import needs_qemu, needs_unicorn
 from test_linux_dualroot import CODE, FORMS, PAGES
 from ttbr.arch.geometry import GRANULES, PA, VA, granule
-from ttbr.arch.regime import EL1, EL2, EL20
+from ttbr.arch.regime import EL1, EL2, EL3, EL20
 from ttbr.boards import load
 from ttbr.build import Arena, Attributes, Tables, build, regime_name, registers_of, table_params
 from ttbr.emulate.differential import Report
 from ttbr.emulate.probe import edges, probe_registers, probe_tables
-from ttbr.emulate.qemu_at import QemuAt
+from ttbr.emulate.qemu_at import FREE_RAM, RAM, QemuAt
 from ttbr.emulate.sides import QemuSide, Side, UnicornSide
-from ttbr.emulate.unicorn_at import UnicornAt
+from ttbr.emulate.unicorn_at import HARNESS_SIZE, UnicornAt
 from ttbr.errors import InvalidError
 from ttbr.linux.config import configure
 from ttbr.linux.dualroot import dual_root
@@ -29,6 +29,7 @@ from ttbr.switch.program import Msr
 from ttbr.switch.scenario import read_scenario
 
 SCENARIOS = Path(__file__).parent.parent / "examples" / "scenarios"
+EL3_BASE = 0x4200_0000
 BASE = 0x4100_0000  # RAM of both machines
 ROOM = 40 << 20
 SEED = 20261122
@@ -97,6 +98,37 @@ def other_tables() -> Iterator[tuple[str, str, dict[str, int], dict[int, bytes]]
                 yield f"{path.stem} {when}", regime, registers, pages
 
 
+def el3_tables(rng: random.Random, first: int, size: int) -> Iterator[Tables]:
+    """Random maps of EL3, in which the harness at *first*, which runs there, stands at VA = PA."""
+    while True:
+        p = random_params(rng)
+        if regime_name(p) != EL3 or first + size > 1 << p.input_bits:
+            continue
+        room = -(-size // p.granule.size) * p.granule.size
+        harness = Region(VA(first), PA(first), room, Attributes(access="rwx"), "harness")
+        try:
+            yield build([harness, *random_regions(rng, p, EL3, most=24)], p, base=EL3_BASE)
+        except InvalidError:  # it overlaps
+            continue
+
+
+def probe_el3(side: Side, first: int, size: int, probes: int) -> None:
+    rng, asked, explained = random.Random(SEED), 0, 0
+    for tables in el3_tables(rng, first, size):
+        if (
+            not fits(side, tables, (EL3,))
+            or tables.params.output_bits > side.target.features.pa_bits
+        ):
+            continue
+        report = probe_tables(side, tables, most=FEW)
+        assert not report.differences, report.differences[0]
+        asked += report.probes
+        explained += report.explained
+        if asked >= probes:
+            break
+    print(f"seed {SEED}: {asked} probes at EL3, {explained} by quirks, 0 unexplained")
+
+
 def probe_many(side: Side, probes: int) -> int:
     """Probe random tables until *probes* addresses were asked; how many were."""
     rng = random.Random(SEED)
@@ -115,7 +147,7 @@ def probe_many(side: Side, probes: int) -> int:
     return asked
 
 
-def fits(side: Side, tables: Tables) -> bool:
+def fits(side: Side, tables: Tables, regimes: tuple[str, ...] = ()) -> bool:
     """Whether the CPU has what the tables' registers ask for."""
     f, p = side.target.features, tables.params
     if p.form.wide and f.pa_bits < 52:
@@ -123,8 +155,7 @@ def fits(side: Side, tables: Tables) -> bool:
     if p.granule.name not in f.granules or (not f.lva and p.input_bits > 48):
         return False
     small = 64 - p.input_bits > 39 and not f.ttst
-    regimes = side.target.regimes
-    return not small and tables.regime_name in regimes
+    return not small and tables.regime_name in (*side.target.regimes, *regimes)
 
 
 def check_plans(side: Side) -> None:
@@ -201,3 +232,18 @@ def test_half_a_million_probes_on_unicorn() -> None:
 def test_half_a_million_probes_on_qemu() -> None:
     with QemuAt() as machine:
         assert probe_many(QemuSide(machine), 500_000) >= 500_000
+
+
+@needs_unicorn
+@pytest.mark.slow
+def test_random_maps_of_el3_on_unicorn() -> None:
+    first = 0x100_0000
+    with UnicornAt(harness=first) as cpu:
+        probe_el3(UnicornSide(cpu), first, HARNESS_SIZE, 100_000)
+
+
+@needs_qemu
+@pytest.mark.slow
+def test_random_maps_of_el3_on_qemu() -> None:
+    with QemuAt() as machine:
+        probe_el3(QemuSide(machine), RAM, FREE_RAM - RAM, 50_000)

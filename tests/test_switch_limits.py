@@ -64,17 +64,17 @@ reach = ["code", "hyp", "{data}", "text", "uart", "hole"]
 
 
 def scenario(
-    text: str, mmu: bool = True, flags: str = "", data: str = "data", **more: object
+    text: str, mmu: bool = True, flags: str = "", data: str = "data", **more: str | int
 ) -> Scenario:
     if "done:" not in text:
         text += "\ndone: nop"
-    given = {"guard": "", "sctlr": "", "hcr": 1 << 31} | more
+    given: dict[str, str | int] = {"guard": "", "sctlr": "", "hcr": 1 << 31, **more}
     file = FILE.format(text=text, mmu=str(mmu).lower(), flags=flags, data=data, **given)
     return parse_scenario(file, "limits.toml")
 
 
-def kinds(text: str, mmu: bool = True, data: str = "data", **more: object) -> tuple[str, ...]:
-    return prove(scenario(text, mmu, data=data, **more).problem).kinds
+def kinds(text: str, mmu: bool = True, data: str = "data", sctlr: str = "") -> tuple[str, ...]:
+    return prove(scenario(text, mmu, data=data, sctlr=sctlr).problem).kinds
 
 
 def at_el2(text: str, after: str = "") -> str:

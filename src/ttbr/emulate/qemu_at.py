@@ -151,8 +151,10 @@ def qemu_version(program: str = PROGRAM) -> tuple[int, ...]:
         answer = subprocess.run(
             [path, "--version"], capture_output=True, text=True, errors="replace", timeout=10
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise TtbrError(f"{path} --version: {error}") from None
+    except OSError as error:
+        raise TtbrError(f"{path} --version: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise TtbrError(f"{path} --version: no answer in 10 s") from None
     found = re.search(r"version (\d+)\.(\d+)(?:\.(\d+))?", answer.stdout)
     if found is None:
         raise TtbrError(f"{path} --version: no version in {answer.stdout[:60]!r}")
@@ -265,7 +267,10 @@ class QemuAt:
         wanted = {name for name in TRANSLATION_REGISTERS if name in registers} | {"HCR_EL2"}
         values = dict.fromkeys(self._loaded, 0) | {n: registers.get(n, 0) for n in wanted}
         values["HCR_EL2"] |= HCR_EL2_RW
-        self._run([(f"MSR {name}", value, 0, 0) for name, value in values.items()])
+        # The harness runs at EL3: its MMU goes off first and comes on last.
+        control = values.pop("SCTLR_EL3", 0)
+        order = [("SCTLR_EL3", 0), *sorted(values.items()), ("SCTLR_EL3", control)]
+        self._run([(f"MSR {name}", value, 0, 0) for name, value in order])
         self._loaded = wanted
 
     def registers(self, names: Iterable[str] = READABLE) -> dict[str, int]:
