@@ -297,7 +297,7 @@ def conflict(a: Leaf, b: Leaf, bbm: str) -> str | None:
         return "CONFLICT"
     if a.shape == b.shape:
         return None
-    if bbm == "0":
+    if bbm == "0" or a.tg != b.tg:
         return "CONFLICT"
     if bbm == "2na":
         return None

@@ -1,5 +1,7 @@
 """What a proof must see, or refuse, at the edges of the model: stage 2, VMIDs, AT, EL0, Device."""
 
+from dataclasses import replace
+
 import pytest
 
 from emulate_tables import needs_unicorn
@@ -7,8 +9,10 @@ from ttbr.emulate import unicorn_run
 from ttbr.emulate.scenario_job import scenario_job
 from ttbr.errors import InvalidError, TtbrError, UnsupportedError
 from ttbr.switch.explain import explain
+from ttbr.switch.problem import BBM_LEVELS
 from ttbr.switch.prove import prove
 from ttbr.switch.scenario import Scenario, parse_scenario
+from ttbr.switch.tlb import Leaf, conflict
 from ttbr.switch.wording import explanation_lines
 
 FILE = """
@@ -52,9 +56,12 @@ x6 = 0
 x7 = 0x80000001
 x8 = "1 << 48"
 x9 = 0xd65f03c0
+x20 = "other.TTBR0_EL1"
+x21 = "data"
 [program]
 at = "code"
 stop = ["done"]
+{returns}
 text = '''
 {text}
 '''
@@ -68,7 +75,7 @@ def scenario(
 ) -> Scenario:
     if "done:" not in text:
         text += "\ndone: nop"
-    given: dict[str, str | int] = {"guard": "", "sctlr": "", "hcr": 1 << 31, **more}
+    given: dict[str, str | int] = {"guard": "", "sctlr": "", "hcr": 1 << 31, "returns": "", **more}
     file = FILE.format(text=text, mmu=str(mmu).lower(), flags=flags, data=data, **given)
     return parse_scenario(file, "limits.toml")
 
@@ -143,7 +150,10 @@ def test_what_el0_does_not_have(text: str) -> None:
     start = "msr spsr_el1, x6\nmsr elr_el1, x5\neret\n.org text\n"
     with pytest.raises(TtbrError, match=r"limits\.toml.*EL0"):
         scenario(start + text)
-    assert kinds(start + "mrs x6, nzcv\ndc civac, x5") == ()
+    allowed = "SCTLR_EL1 = 0x34d01805"  # UCI
+    assert kinds(start + "mrs x6, nzcv\ndc civac, x5", sctlr=allowed) == ()
+    with pytest.raises(InvalidError, match=r"SCTLR_EL1\.UCI=0 traps it"):
+        scenario(start + "dc civac, x5")
 
 
 @needs_unicorn
@@ -296,3 +306,44 @@ def test_a_vector_and_a_tag_that_are_not_synchronized() -> None:
     with pytest.raises(InvalidError, match="TBI is not synchronized"):
         scenario(tagged.format(""))
     assert scenario(tagged.format("isb\n")).trace.steps
+
+
+def test_a_call_that_returns_leaves_the_regime_where_it_was() -> None:
+    text = "hvc #0\nisb\ndsb sy\nmsr ttbr0_el1, x20\nisb\nldr x3, [x21]"
+    returned = scenario(text, data="moved", returns='returns = ["hvc"]').problem
+    assert prove(returned).kinds == ("WRONG-PA", "CONFLICT")
+
+
+@pytest.mark.parametrize("spsr", [1, 2, 0xC, 1 << 20])
+def test_exception_returns_that_are_illegal(spsr: int) -> None:
+    """SPSR_ELx.M[1], EL0 with SP_ELx, a higher EL, IL."""
+    with pytest.raises(InvalidError, match="not an exception level to return to"):
+        scenario(f"mov x6, #{spsr}\nmsr spsr_el1, x6\nmsr elr_el1, x5\neret\n.org text\nnop")
+
+
+def test_stage_2_of_el0_and_the_size_of_a_vmid() -> None:
+    problem = scenario("nop").problem
+    steps = tuple(replace(step, el=0, hcr=1 << 27 | 1 << 31) for step in problem.steps)
+    with pytest.raises(UnsupportedError, match=r"EL0 with HCR_EL2\.TGE=1 and E2H=0"):
+        prove(replace(problem, steps=steps))
+    with pytest.raises(UnsupportedError, match=r"VTCR_EL2\.VS"):
+        prove(scenario(at_el2("mov x6, #(1 << 19)\nmsr vtcr_el2, x6\nisb")).problem)
+
+
+@pytest.mark.parametrize("text", ["msr midr_el1, x6", "msr ctr_el0, x6", "msr dczid_el0, x6"])
+def test_registers_that_are_read_only(text: str) -> None:
+    with pytest.raises(InvalidError, match="is read-only"):
+        scenario(text)
+
+
+def test_a_stack_pointer_that_is_not_aligned() -> None:
+    with pytest.raises(InvalidError, match="SP 0x40000008 is not a multiple of 16"):
+        scenario("add sp, x1, #8\nldr x3, [sp]")
+    assert kinds("add sp, x1, #16\nldr x3, [sp]") == ()
+
+
+def test_a_granule_is_no_block_size() -> None:
+    """FEAT_BBM is about blocks of one granule (R_FCPSG): another needs its TLBI (R_VNRFW)."""
+    leaf = Leaf(None, 0, 4096, 0, 1 << 16, 0, 3, 12, 0xFF, 3, 7, 1 << 52 | 0x703, 0, 0x6000_0000)
+    other = leaf._replace(size=1 << 16, shift=16, descriptor=0x703)
+    assert [conflict(leaf, other, 0, bbm) for bbm in BBM_LEVELS] == ["CONFLICT"] * 4

@@ -293,6 +293,15 @@ def _access(word: int, instruction: Instruction, operands: Operands) -> int | No
     return word | (place.offset & ones(9)) << 12 | mode << 10
 
 
+def _ordered(word: int, instruction: Instruction, operands: Operands) -> int:
+    """LDAR, STLR and LDAPR: the size stands in the mnemonic, else in the register."""
+    place = operands[1]
+    assert isinstance(place, Memory)
+    assert place.base is not None
+    size = {"b": 0, "h": 1}.get(instruction.mnemonic[-1], 2 + (instruction.width == 64))
+    return word | size << 30 | place.base.number << 5 | _number(operands[0])
+
+
 def _pair(word: int, instruction: Instruction, operands: Operands) -> int:
     """LDP and STP."""
     first, second, place = operands
@@ -373,6 +382,9 @@ ENCODERS: dict[str, tuple[Encoder, int]] = {
         for name, access in ACCESSES.items()
         if not access.pair and name[2] in "ru" and not name.startswith("ldap")
     },
+    **dict.fromkeys(("ldar", "ldarb", "ldarh"), (_ordered, 0x08DFFC00)),
+    **dict.fromkeys(("stlr", "stlrb", "stlrh"), (_ordered, 0x089FFC00)),
+    **dict.fromkeys(("ldapr", "ldaprb", "ldaprh"), (_ordered, 0x38BFC000)),
     "ldp": (_pair, 0x28400000),
     "stp": (_pair, 0x28000000),
 }

@@ -279,6 +279,8 @@ class Repair:
 
 
 _BARRIERS: dict[str, Event] = {"isb": Isb(), "dsb": Dsb("SY"), "dmb": Dmb("SY")}
+# At least so many proofs; more while steps, points and slices together are no more than this.
+_LEAST, _WORK = 20, 3_000_000
 _MOST_LINES = 16  # cache lines that one repair maintains
 _ALL_TLBI = {EL1: "VMALLE1", EL2: "ALLE2", EL20: "ALLE2"}
 
@@ -375,8 +377,10 @@ class _Search:
     """Proves changed traces until one is safe or `left` proofs are spent."""
 
     def __init__(self, result: Result, limit: int) -> None:
-        self.problem, self.left = result.problem, limit
+        self.problem = result.problem
         steps = self.problem.steps
+        size = len(steps) * len(result.timeline.points) * len(result.slices)
+        self.left = min(limit, max(_LEAST, _WORK // size))
         self.last = min(max(f.access.step for f in result.findings), len(steps) - 1)
         # Right behind an instruction with an effect: between two of those all places are alike.
         behind = [i + 1 for i in range(self.last) if steps[i].events]
@@ -384,7 +388,10 @@ class _Search:
 
     def safe(self, problem: Problem) -> bool:
         self.left -= 1
-        return self.left >= 0 and prove(problem).safe
+        try:
+            return self.left >= 0 and prove(problem).safe
+        except InvalidError:  # the change makes a program that cannot be judged
+            return False
 
     def insert(self, places: Iterable[int], texts: tuple[str, ...]) -> Repair | None:
         for at in places:
@@ -428,9 +435,9 @@ class _Search:
 def repair(result: Result, limit: int = 2000) -> Repair | None:
     """The smallest change that makes an unsafe trace safe, or None where none of them does.
 
-    Tried in turn: a TLBI of leaves made one of all levels, one instruction more, one barrier moved
-    within straight-line code, several instructions more, the break before a store, cache
-    maintenance behind one. An insertion as late as possible is preferred: it
+    Tried in turn: a TLBI of leaves made one of all levels, one instruction more, the break before a
+    store, cache maintenance behind one, one barrier moved within straight-line code, several
+    instructions more. An insertion as late as possible is preferred: it
     leaves the most of the trace as it was. Where the result is safe under an assumption only, and
     one ISB more makes it safe without, that belongs to it. *limit* bounds the number of proofs.
     """
@@ -454,13 +461,13 @@ def _smallest(result: Result, limit: int) -> Repair | None:
     for texts in candidates:
         if len(texts) == 1 and (found := search.insert(search.places, texts)) is not None:
             return found
+    for at, texts in (*_breaks(result), *_cleans(result)):
+        if (found := search.insert([at], texts)) is not None:
+            return found
     if (found := search.move()) is not None:
         return found
     for texts in candidates:
         if len(texts) > 1 and (found := search.insert(search.places, texts)) is not None:
-            return found
-    for at, texts in (*_breaks(result), *_cleans(result)):
-        if (found := search.insert([at], texts)) is not None:
             return found
     return None
 

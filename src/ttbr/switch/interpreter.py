@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ttbr.switch.arithmetic import OPERATIONS
 from ttbr.switch.forms import condition_of
 from ttbr.switch.instructions import ACCESSES, BARRIERS, HINTS, Access
-from ttbr.switch.operands import Operand, Register
+from ttbr.switch.operands import Memory, Operand, Register
 from ttbr.switch.processor import ADDRESS_MASK, Processor, Readable, Unknown, Value
 from ttbr.switch.program import (
     Abort,
@@ -162,11 +162,21 @@ class _Run(Processor):
 
     def refuse_trapped(self, instruction: Instruction) -> None:
         """Refuse what HCR_EL2 traps: the program would go on at EL2."""
+        if self.el == 0:
+            self.refuse_at_el0(instruction)
         hcr = self.hcr()
         if self.el < 2 and hcr & ~_UNTRAPPING:
             for bit, name in _TRAPS.get(_trap_of(instruction), ()):
                 if hcr >> bit & 1:
                     raise self.error(f"HCR_EL2.{name}=1 traps it, which is not modelled")
+
+    def refuse_at_el0(self, instruction: Instruction) -> None:
+        """Refuse what SCTLR_EL1, or SCTLR_EL2 of a host, traps at EL0."""
+        name = f"SCTLR_EL{self.call_level()}"
+        control = self.system.get(name, 0)
+        row = _EL0_TRAPS.get(_el0_trap(instruction))
+        if row is not None and not (isinstance(control, int) and control >> row[0] & 1):
+            raise self.error(f"{name}.{row[1]}=0 traps it at EL0, which is not modelled")
 
     def compute(self, instruction: Instruction) -> None:
         row = OPERATIONS[instruction.mnemonic]
@@ -198,6 +208,11 @@ class _Run(Processor):
         assert isinstance(first, Register)
         size = access.size or first.width // 8
         address = self.address(operands[-1])
+        base = operands[-1].base if isinstance(operands[-1], Memory) else None
+        if base is not None and base.number == 31:
+            pointer = self.known(self.get(base), "sp")
+            if pointer % 16:
+                raise self.error(f"SP {pointer:#x} is not a multiple of 16: SCTLR_ELx.SA faults")
         if address % size and instruction.mnemonic.startswith(("lda", "stl")):
             raise self.error(f"{address:#x} is not aligned: a fault without FEAT_LSE2")
         if access.store:
@@ -336,7 +351,9 @@ class _Run(Processor):
         there = self.code.fetch(self.pc)
         last = self.pc & 0xFFF == 0xFFC  # what is behind it is another page
         self.events.append(Abort(there is not None and there.mnemonic == "isb" and not last))
-        self.enter(self.el, 0x200 if self.system.get("SPSEL", 1) else 0, self.pc)
+        to = self.call_level()
+        same = 0x200 if self.system.get("SPSEL", 1) else 0
+        self.enter(to, 0x400 if to > self.el else same, self.pc)
         self.steps.append(Step(*step, tuple(self.events), *state))
         self.pc = self.following or 0
 
@@ -368,7 +385,8 @@ class _Run(Processor):
             self.system = {n: v for n, v in self.system.items() if n not in _PSTATE} | pstate
         elif self.following is not None or isinstance(spsr, int):
             value = self.known(spsr, f"SPSR_EL{el}")
-            if value & 0x10 or (value >> 2 & 3) > el:
+            illegal = value >> 20 & 1 or value & 0b10010 or value & 0b1101 == 1
+            if illegal or (value >> 2 & 3) > el:
                 raise self.error(f"SPSR_EL{el} = {value:#x}: not an exception level to return to")
             self.el, self.flags = value >> 2 & 3, value >> 28 & 15
             self.system |= {"SPSEL": value & 1, "DAIF": value & 0x3C0, "PAN": value >> _PAN & 1}
@@ -401,6 +419,8 @@ class _Run(Processor):
             self.set_pstate(operands[0], operands[1])
             return
         name = self.system_name(operands[0])
+        if name.startswith(_READ_ONLY) or name in _ID_NAMES:
+            raise self.error(f"{name} is read-only")
         value = self.operand(operands[1], 64)
         if name in TRANSLATION_REGISTERS:
             self.known(value, name)
@@ -524,6 +544,20 @@ _VM_REGISTERS = ("SCTLR", "TTBR0", "TTBR1", "TCR", "ESR", "FAR", "AFSR0", "AFSR1
 _VM_NAMES = frozenset(f"{stem}_EL1" for stem in (*_VM_REGISTERS, "CONTEXTIDR"))
 
 
+# SCTLR_ELx bits without which EL0 may not (the register's page).
+_EL0_TRAPS = {"uci": (26, "UCI"), "uct": (15, "UCT"), "dze": (14, "DZE"), "wfi": (16, "nTWI")}
+_EL0_TRAPS |= {"wfe": (18, "nTWE")}
+
+
+def _el0_trap(instruction: Instruction) -> str:
+    name, operands = instruction.mnemonic, [str(operand) for operand in instruction.operands]
+    if name == "dc":
+        return "dze" if operands[0] == "ZVA" else "uci"
+    if name == "mrs":
+        return "uct" if operands[1] == "CTR_EL0" else ""
+    return "uci" if name == "ic" else name
+
+
 def _trap_of(instruction: Instruction) -> str:
     """The row of `_TRAPS` for *instruction*."""
     name, operands = instruction.mnemonic, instruction.operands
@@ -551,6 +585,7 @@ def _trap_of(instruction: Instruction) -> str:
     return name
 
 
+_READ_ONLY = ("ID_", "MVFR", "MIDR_", "MPIDR_EL1", "DCZID_", "CURRENTEL", "ISR_", "RNDR", "RVBAR")
 _ID_NAMES = ("CTR_EL0", "CCSIDR_EL1", "CLIDR_EL1", "CSSELR_EL1", "REVIDR_EL1", "AIDR_EL1")
 
 _PLAIN = frozenset((*HINTS, "hint", "bti", "sb", "ssbb", "pssbb", "clrex"))

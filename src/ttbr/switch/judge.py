@@ -195,11 +195,13 @@ class Slice:
         return tuple(c for c in made if c is not None)
 
     def configs(self, point: Point, number: int = -1) -> tuple[Config, ...]:
-        """Configs of the walks at *point*, those of other PEs included while CnP shares the TLB."""
+        """Configs of the walks at *point*, those of other PEs included while CnP shares the TLB,
+        also while this PE is out of context."""
         configs = self.line.configs(point, self.regime, self.upper, number)
+        out = point.registers[self.regime].walking == OUT
         if self.foreign and any(c.cnp for c in configs):
-            return (*configs, *self.foreign)
-        return configs
+            return self.foreign if out else (*configs, *self.foreign)
+        return () if out else configs
 
     def _start(self) -> Entries:
         problem = self.line.problem
@@ -217,8 +219,16 @@ class Slice:
         reading: frozenset[int] = frozenset()
         before: Point | None = None
         for point in self.line.points:
+            tlbi = point.issued
+            if tlbi is not None and (
+                tlbi.regime != self.regime
+                or not (tlbi.whole or any(removes(tlbi, e) for e in now.entries))
+            ):
+                tlbi = None  # its world would be the same as without it
             borrowed = pool.get(point.number, set()) if pool else set()
-            if before is not None and not borrowed and self._quiet(before, point, reading):
+            done = [number for number in point.completed if number in posts]
+            idle = tlbi is None and not done and not borrowed
+            if before is not None and idle and self._quiet(before, point, reading):
                 self.worlds.append(now.entries)
                 self.alike.append(self.alike[-1])
                 if reading:
@@ -226,18 +236,16 @@ class Slice:
                 before = point
                 continue
             before = point
-            if point.issued is not None and point.issued.regime == self.regime:
-                tlbi = point.issued
+            if tlbi is not None:
                 kept = {e: o for e, o in now.entries.items() if not removes(tlbi, e)}
                 posts[tlbi.number] = tlbi, _World(kept)
-            for number in point.completed:
-                if number in posts:
-                    tlbi, post = posts.pop(number)
-                    for world in (now, *(world for _, world in posts.values())):
-                        clashing = () if tlbi.whole else self._clashing(world.entries)
-                        world.complete(tlbi, post.entries, clashing)
+            for number in done:
+                tlbi, post = posts.pop(number)
+                for world in (now, *(world for _, world in posts.values())):
+                    clashing = () if tlbi.whole else self._clashing(world.entries)
+                    world.complete(tlbi, post.entries, clashing)
             reading = frozenset()
-            if point.registers[self.regime].walking != OUT:
+            if self.configs(point):
                 self._saturate(now, point, -1, borrowed)
                 for number, (_, world) in posts.items():
                     self._saturate(world, point, number, borrowed)
@@ -248,14 +256,11 @@ class Slice:
             self.alike.append(point.number)
 
     def _quiet(self, before: Point, point: Point, reading: frozenset[int]) -> bool:
-        """Whether nothing that this address depends on is other at *point* than *before*; *reading*
-        are the stored-to locations that its walks read."""
-        return (
-            point.registers[self.regime] is before.registers[self.regime]
-            and (point.issued is None or point.issued.regime != self.regime)
-            and not point.completed
-            and point.changed.isdisjoint(reading)
-        )
+        """Whether no register or descriptor that this address depends on is other at *point* than
+        *before*; *reading* are the stored-to locations that its walks read."""
+        return point.registers[self.regime] is before.registers[
+            self.regime
+        ] and point.changed.isdisjoint(reading)
 
     def _clashing(self, entries: Entries) -> set[Entry]:
         """Entries that one lookup may hit together with an incompatible one: a TLBI by address or

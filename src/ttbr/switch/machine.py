@@ -134,6 +134,9 @@ class Machine:
         self.foreign = {name: self._foreign(name) for name in self.regimes}
         self.writes = Writes(tables, self.options.line)
         self.pending: tuple[Pending, ...] = ()
+        # What `stick` has done last: for which values of the fields, up to which TLBI.
+        self._stuck: dict[str, Mapping[str, tuple[int, ...]]] = {}
+        self._newest = -1
         self.number = 0
         self._clear()
 
@@ -306,6 +309,11 @@ class Machine:
         for regime, now in self.regimes.items():
             if now.walking == OUT or 1 not in now.fields["M"]:
                 continue
+            fresh = self._stuck.get(regime) is not now.fields
+            known = -1 if fresh else self._newest
+            if not fresh and all(p.tlbi.number <= known for p in self.pending[-1:]):
+                continue
+            self._stuck[regime] = now.fields
             row = ROWS[regime]
             names = {*(name for half in row.halves for name in half), "WXN", "MAIR"}
             names |= set(_CACHEABILITY) & now.fields.keys()
@@ -320,9 +328,12 @@ class Machine:
             if sticky != now.sticky:
                 self._set(regime, sticky=sticky)
             self.pending = tuple(
-                replace(p, sticky=more(p.sticky)) if p.tlbi.regime == regime else p
+                replace(p, sticky=more(p.sticky))
+                if p.tlbi.regime == regime and p.tlbi.number > known
+                else p
                 for p in self.pending
             )
+        self._newest = max((p.tlbi.number for p in self.pending[-1:]), default=-1)
 
     # What the effects share.
 
@@ -357,6 +368,7 @@ class Machine:
     def _finish(self, done: list[Pending]) -> None:
         if not done:
             return
+        self._stuck.clear()
         for p in done:
             now = self.regimes[p.tlbi.regime]
             kept = {n: values & p.sticky.get(n, frozenset()) for n, values in now.sticky.items()}

@@ -186,8 +186,11 @@ class Problem:
             bit = "VM" if hcr & 1 else "DC"
             raise UnsupportedError(f"HCR_EL2.{bit}=1: proofs do not cover stage 2 and VMIDs")
         for step in self.steps:
-            if step.el == 1 and step.hcr >> 27 & 1:
+            tge, e2h = step.hcr >> 27 & 1, step.hcr >> 34 & 1
+            if step.el == 1 and tge:
                 raise UnsupportedError(f"{step}: EL1 with HCR_EL2.TGE=1 does not exist")
+            if step.el == 0 and tge and not e2h:
+                raise UnsupportedError(f"{step}: EL0 with HCR_EL2.TGE=1 and E2H=0 is not modelled")
         fixed = _HCR_BITS if EL1 not in regimes else (*_EL1_BITS, *_HCR_BITS)
         for step in self.steps:
             for event in step.events:
@@ -196,6 +199,10 @@ class Problem:
                     changed = (event.value or 0) ^ self.registers.get("VTTBR_EL2", 0)
                     if event.value is None or changed >> 48:
                         raise UnsupportedError(f"{step}: changes VTTBR_EL2.VMID")
+                if EL1 in regimes and isinstance(event, Msr) and event.register == "VTCR_EL2":
+                    changed = (event.value or 0) ^ self.registers.get("VTCR_EL2", 0)
+                    if event.value is None or changed >> 19 & 1:
+                        raise UnsupportedError(f"{step}: changes VTCR_EL2.VS, the size of a VMID")
         for address, size in self.tables:
             if address & 7 or size & 7 or size <= 0:
                 raise InvalidError(f"table {address:#x}, size {size:#x}: must be 8-byte aligned")

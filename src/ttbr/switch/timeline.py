@@ -66,20 +66,21 @@ class Timeline:
     since: int = 0
     stored: frozenset[int] = frozenset()
     epan: bool = False
-    _configs: dict[tuple[int, str, int, int], tuple[Config, ...]] = field(default_factory=dict)
+    lingering: bool = False  # register values may outlive synchronization (without A-CTRL)
+    _configs: dict[tuple[str, int, int, int], tuple[Config, ...]] = field(default_factory=dict)
 
     def configs(
         self, point: Point, regime: str, upper: int, number: int = -1
     ) -> tuple[Config, ...]:
         """What the walks of one half may use at *point*; *number* picks a pending TLBI's world."""
-        key = (point.number, regime, upper, number)
+        now = point.registers[regime]
+        sticky = now.sticky
+        if number >= 0 and self.lingering:
+            pending = (p.sticky for p in point.pending if p.tlbi.number == number)
+            sticky = next(pending, sticky)
+        key = (regime, upper, id(now), id(sticky))  # the points keep both
         found = self._configs.get(key)
         if found is None:
-            now = point.registers[regime]
-            sticky = now.sticky
-            if number >= 0:
-                pending = (p.sticky for p in point.pending if p.tlbi.number == number)
-                sticky = next(pending, sticky)
             row = ROWS[regime]
             fields = with_sticky(row, now.fields, sticky) if sticky else now.fields
             found = self._configs[key] = self.configurations.all(row, now.pairs, fields, upper)
@@ -123,7 +124,8 @@ def timeline(problem: Problem) -> Timeline:
     machine = Machine(problem, tables, intents)
     line = Timeline(problem, tables, configurations, intents, [], [])
     line.epan = features.pan3 and _epan(problem)
-    if A_CTRL not in problem.options.assumptions:
+    line.lingering = A_CTRL not in problem.options.assumptions
+    if line.lingering:
         machine.stick()
     line.points.append(machine.snapshot(-1, "start"))
     for number, step in enumerate(problem.steps):

@@ -188,7 +188,10 @@ _CONTIGUOUS, _NT = 52, 16
 
 
 def _size_change(a: Leaf, b: Leaf, bbm: str) -> str:
-    """What a difference in block size or Contiguous bit means at a FEAT_BBM level."""
+    """What a difference in block size or Contiguous bit means at a FEAT_BBM level, which is about
+    one granule (R_FCPSG)."""
+    if a.shift != b.shift:
+        return CONFLICT
     if bbm == "2na":
         return ""
     if bbm == "2":

@@ -38,6 +38,10 @@ _WHOLE = (1 << 64) - 1
 _MOST_STATES = 256
 _NEEDED = {False: CLEAN, True: INVALIDATE}
 """Maintenance of a store that went the other way, by the cacheability of the walks."""
+_READY: dict[frozenset[str], frozenset[bool]] = {
+    frozenset(needs): frozenset(kind for kind, op in _NEEDED.items() if op not in needs)
+    for needs in ((), (CLEAN,), (INVALIDATE,), (CLEAN, INVALIDATE))
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,7 @@ class _Write:
     @property
     def clean(self) -> frozenset[bool]:
         """The cacheabilities of walks that it needs only a DSB for."""
-        ready = (kind for kind, op in _NEEDED.items() if op not in self.needs)
-        return frozenset() if self.lost else frozenset(ready)
+        return frozenset() if self.lost else _READY[self.needs]
 
     def maintained(self, ops: frozenset[str]) -> "_Write":
         """After maintenance of its line."""
@@ -164,7 +167,7 @@ class Writes:
 
     def order(self) -> None:
         """A barrier: cache maintenance that follows comes after the stores."""
-        self._change(lambda w: replace(w, past=False), list(self._unordered))
+        self._change(lambda w: replace(w, past=False) if w.past else w, list(self._unordered))
         self._unordered.clear()
 
     def order_stores(self) -> None:
@@ -173,7 +176,10 @@ class Writes:
 
     def complete(self) -> bool:
         """What a DSB does; whether that changed what walks see."""
-        changed = self._change(lambda w: replace(w, complete=w.clean), list(self._incomplete))
+        changed = self._change(
+            lambda w: w if w.complete == w.clean else replace(w, complete=w.clean),
+            list(self._incomplete),
+        )
         self._incomplete.clear()
         return changed
 
@@ -207,11 +213,12 @@ def _merged(old: int, location: int, pa: int, size: int, value: int) -> int:
 
 def _shown(writes: tuple[_Write, ...], walks: Set[bool], ordered: bool) -> tuple[int, ...]:
     """The values from the newest write on that has reached each kind of walk, oldest first."""
-    reached = [write.clean if ordered else write.complete for write in writes]
-    last = len(writes) - 1
-    newest = min(
-        (max(i for i, kinds in enumerate(reached) if kind in kinds) for kind in walks), default=last
-    )
+    newest = last = len(writes) - 1
+    for kind in walks:
+        at = last
+        while kind not in (writes[at].clean if ordered else writes[at].complete):
+            at -= 1
+        newest = min(newest, at)
     tail = writes[newest:]
     if all(write.mask == _WHOLE for write in tail[1:]):
         return tuple(dict.fromkeys(write.value for write in tail))
