@@ -103,10 +103,13 @@ def renewed(block: Block, text: str) -> str:
 def refresh(path: Path) -> None:
     """Write the outputs in one document anew."""
     text = path.read_text()
-    for block in blocks(text):
-        if block.language == "console":
-            text = text.replace(block.text, renewed(block, text))
-    path.write_text(text)
+
+    def again(found: re.Match[str]) -> str:
+        if found[1] != "console":
+            return found[0]
+        return f"```console\n{renewed(Block(found[1], found[2], 0), text)}```"
+
+    path.write_text(FENCE.sub(again, text))
 
 
 if __name__ == "__main__":

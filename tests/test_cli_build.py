@@ -426,3 +426,52 @@ def test_bad_standard_input_is_named(command: str, text: str, why: str) -> None:
     found = process(command, "-", input=text, encoding="latin-1")
     assert (found.returncode, found.stdout) == (2, "")
     assert found.stderr == f"ttbr {command}: standard input: {why}\n"
+
+
+REGION = """
+[[region]]
+va = 0x4000_0000
+pa = 0x4000_0000
+size = 0x4000_0000
+largest = 0x1000
+"""
+
+
+def test_a_failed_build_leaves_the_older_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (regions := tmp_path / "r.toml").write_text(REGION)
+    (out := tmp_path / "out.bin").write_text("old")
+    words = ["build", regions, "--base", "0x8000_0000", "-o", out]
+    for error, status in ((OSError(28, "No space left on device"), 2), (KeyboardInterrupt(), 130)):
+
+        def fails(tables: object, file: Any, error: BaseException = error) -> None:
+            file.write(b"half")
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr("ttbr.build.write_binary", fails)
+            assert ttbr(*words).status == status
+        assert out.read_text() == "old"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["out.bin", "r.toml"]
+    (link := tmp_path / "link.bin").symlink_to(out)
+    assert ttbr(*words[:-1], link).status == 0
+    assert link.is_symlink()
+    assert out.stat().st_size == 515 * 4096
+    assert ttbr(*words[:-1], "/dev/null", "--format", "asm").status == 0
+
+
+def test_the_input_is_not_overwritten(tmp_path: Path) -> None:
+    (regions := tmp_path / "r.toml").write_text(REGION)
+    result = ttbr("build", regions, "--base", "0", "-o", regions, "--format", "bin")
+    assert "is the input" in result.refusal
+    assert regions.read_text() == REGION
+
+
+def test_stage_2_is_of_a_64_bit_guest(tmp_path: Path) -> None:
+    """HCR_EL2.RW=1: the registers are those of tables that ttbr itself reads."""
+    (regions := tmp_path / "r.toml").write_text(REGION)
+    out = tmp_path / "out.bin"
+    words = ["--base", "0x8000_0000", "--regime", "stage2"]
+    built = ttbr("build", regions, *words, "--input-bits", "40", "-o", out, "--json").json
+    assert built["registers"]["HCR_EL2"] == hex(1 << 31 | 1)

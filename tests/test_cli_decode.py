@@ -151,3 +151,41 @@ def test_any_descriptor(value: int, granule: str, level: int, stage: int) -> Non
     result = ttbr(*words)
     assert result.status == int(ttbr(*words, "--json").json["type"] in ("invalid", "reserved"))
     assert result.out.startswith(f"{value:#018x}: level {level} ")
+
+
+@pytest.mark.parametrize(
+    ("register", "value", "finding"),
+    [
+        ("tcr_el2", "0x80823502", "TCR_EL2.T0SZ=2 is out of range: 16 to 48 with the 4K granule"),
+        ("tcr_el2", "0x80823531", "TCR_EL2.T0SZ=49 is out of range"),
+        ("tcr_el2", "0x8082350e", "TCR_EL2.T0SZ=14 is out of range"),
+        ("tcr_el2", "0x18082350e", ""),  # DS=1
+        ("tcr_el2", "0x8082750e", ""),  # 64K: FEAT_LVA
+        ("tcr_el1", "0x480023519", "TCR_EL1.T1SZ=2 is out of range"),
+        ("tcr_el1", "0x480823519", ""),  # EPD1=1
+        ("vtcr_el2", "0x80023541", "VTCR_EL2.T0SZ=1 is out of range"),
+    ],
+)
+def test_an_input_size_that_is_never_legal(register: str, value: str, finding: str) -> None:
+    result = ttbr("decode", register, value)
+    assert result.status == (1 if finding else 0), result.out
+    assert f"!! {finding}" in result.out if finding else "!!" not in result.out
+    assert bool(ttbr("decode", register, value, "--json").json["warnings"]) is bool(finding)
+
+
+@pytest.mark.parametrize(
+    ("value", "level"),
+    [
+        (0x8002_3519, "2"),
+        (0x8002_3559, "1"),
+        (0x8002_3599, "0"),
+        (0x8002_35D9, "3"),
+        (0x8002_7519, "3"),  # 64K
+        (0x8002_75D9, "reserved"),
+        (0x3_8002_350C, "-1"),  # DS=1, SL2=1
+    ],
+)
+def test_sl0_says_the_start_level(value: int, level: str) -> None:
+    result = ttbr("decode", "vtcr_el2", hex(value))
+    (line,) = [line for line in result.out.splitlines() if " SL0 " in line]
+    assert line.endswith(f"start level: {level}")

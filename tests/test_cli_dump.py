@@ -27,6 +27,7 @@ from trees import (
     tcr_el2,
     tree_core,
 )
+from ttbr.memory import open_image
 
 OUT = 0x4000_0000
 M = 1 << 20
@@ -188,6 +189,28 @@ def test_summary_alone(path: Path) -> None:
     assert ttbr("dump", path, "--summary").out.splitlines() == [
         line for line in whole if line.startswith("#")
     ]
+
+
+def test_ptdump_is_of_el1_and_its_columns(path: Path) -> None:
+    """At EL2 bit 6 is RES1 and bit 54 is XN: the kernel's columns would say what is not so."""
+    other = ["--ttbr0-el2", "0x8000_0000", "--tcr-el2", "0x80803519"]
+    result = ttbr(
+        "dump", path, "--regime", "el2", "--ttbr0-el2", root_of(path), *other[2:], "--ptdump"
+    )
+    assert "its columns are of EL1&0 and EL2&0, not of EL2" in result.refusal
+
+
+def test_ptdump_says_that_a_half_is_not_walked(path: Path) -> None:
+    tcr = open_image(path).registers.values["TCR_EL1"] | 1 << 23
+    words = ["dump", path, "--tcr-el1", hex(tcr), "--ptdump"]
+    assert ttbr(*words).err == ""
+    result = ttbr(*words, "--half", "upper")
+    assert (result.status, result.out) == (0, "")
+    assert result.err == "# TTBR1_EL1: walks disabled (EPD=1)\n"
+
+
+def root_of(path: Path) -> str:
+    return hex(open_image(path).registers.values["TTBR0_EL1"])
 
 
 def test_ptdump_tiles_the_half(path: Path) -> None:

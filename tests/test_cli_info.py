@@ -91,3 +91,11 @@ def test_inconsistent_stage2_is_said(path: Path) -> None:
     registers = el1_registers(0) | stage2_registers(0, SL0=0, T0SZ=16)
     path.write_bytes(tree_core(tree, registers))
     assert "start level 2 does not fit T0SZ=16" in ttbr("info", path).out
+
+
+def test_without_ds_the_output_of_4k_ends_at_48_bits(tmp_path: Path) -> None:
+    (file := tmp_path / "memory").write_bytes(bytes(4096))
+    words = [file, "--base", "0", "--ttbr0-el2", "0", "--tcr-el2", "0x80863510"]
+    assert "output up to 48 bits" in ttbr("dump", *words).out
+    words[-1] = "0x180863510"
+    assert "output up to 52 bits" in ttbr("dump", *words).out

@@ -253,6 +253,61 @@ def test_verify_on_unicorn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     assert text.splitlines()[-1].split() == ["conclusion", "all", "agree"]
 
 
+def test_verify_keeps_its_table_when_an_emulator_fails(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = saved_plan(capsys, tmp_path, "seattle", *SEATTLE)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    status, text, error = ask(capsys, "verify", str(plan), "--on", "qemu")
+    assert status == 2
+    assert text.startswith("planned ")
+    assert "run on qemu       not possible: " in text
+    assert error.startswith("ttbr verify: ")
+    assert error.count("\n") == 1
+
+
+def test_a_plan_that_does_not_work_is_a_finding(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    plan = saved_plan(capsys, tmp_path, "lx2160a", "--va-bits", "39", "--era", "5.4")
+    status, text, error = ask(capsys, "verify", str(plan))
+    assert (status, error) == (1, "")
+    assert text.splitlines()[-1].endswith("the plan does not work")
+
+
+NOTE = "level-skip-v1 is planned with the rules of Linux 5.6, not of 4.1: it needs those of 5.6 to"
+
+
+@pytest.mark.parametrize("command", ["prove", "run"])
+def test_the_rules_of_another_release_are_said(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    if command == "run":
+        pytest.importorskip("unicorn", reason="pip install 'ttbr[emulate]' to run on Unicorn")
+    words = [command, "--strategy", "level-skip-v1", "--board", "seattle", "--va-bits", "39"]
+    status, text, _ = ask(capsys, *words, "--era", "4.1")
+    assert status == 0
+    assert text.splitlines()[0].startswith(NOTE)
+    assert json.loads(ask(capsys, *words, "--era", "4.1", "--json")[1])["note"].startswith(NOTE)
+    assert "rules of" not in ask(capsys, *words, "--era", "6.1")[1]
+    assert json.loads(ask(capsys, *words, "--era", "6.1", "--json")[1])["note"] is None
+
+
+def test_a_plan_says_whose_rules_it_follows(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "seattle", *SEATTLE, "--strategy", "level-skip-v1"]
+    assert NOTE in ask(capsys, *words)[1]
+    assert json.loads(ask(capsys, *words, "--json")[1])["chosen"]["rules"] == "5.6"
+
+
+@pytest.mark.parametrize("on", ["unicorn", "walk"])
+def test_run_vhe(capsys: pytest.CaptureFixture[str], on: str) -> None:
+    pytest.importorskip("unicorn", reason="pip install 'ttbr[emulate]' to run on Unicorn")
+    words = ["--strategy", "vhe", "--board", "seattle", "--va-bits", "39", "--era", "6.1"]
+    status, text, _ = ask(capsys, "run", *words, "--on", on)
+    assert status == 0
+    assert "reached" in text.splitlines()[-1]
+
+
 def test_verify_asks_each_emulator_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     pytest.importorskip("unicorn", reason="pip install 'ttbr[emulate]' to run on Unicorn")
     plan = saved_plan(capsys, tmp_path, "seattle", *SEATTLE)

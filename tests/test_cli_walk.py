@@ -279,3 +279,19 @@ def test_a_disabled_half_has_no_made_up_shape(path: Path) -> None:
     assert "EPD=1" in result.out
     assert "4K granule" not in result.out
     assert "48-bit" not in result.out
+
+
+def test_one_address_that_cannot_be_answered(path: Path) -> None:
+    """The others are, and it is named with the file."""
+    upper = "0xffffff8000000000"
+    words = [path, "0x1234", upper, "0x5000", "--tcr-el1", hex(tcr_el1(T0SZ=25, T1SZ=2))]
+    result = ttbr("walk", *words)
+    assert result.status == 2
+    assert [text.split(":")[0] for text in result.out.split("\n\n")] == ["0x1234", "0x5000"]
+    assert result.err.startswith(f"ttbr walk: {path}: {upper}: TCR_EL1.T1SZ=2 is out of range")
+    assert result.err.count("\n") == 1
+    answers = ttbr("walk", *words, "--json").json
+    assert [answer["va"] for answer in answers] == ["0x1234", upper, "0x5000"]
+    assert "T1SZ=2" in answers[1]["error"]
+    alone = ttbr("walk", path, upper, *words[4:]).refusal
+    assert alone.startswith(f"ttbr walk: {path}: {upper}: TCR_EL1.T1SZ=2")

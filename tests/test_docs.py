@@ -14,9 +14,11 @@ import pytest
 
 from captures import ROOT
 from emulate_tables import needs_qemu, needs_unicorn
-from ttbr.build.attributes import MEMORY
+from ttbr.boards.toml import TEXTS, WINDOWS
+from ttbr.build.attributes import _TYPES, MEMORY
 from ttbr.errors import InvalidError
 from ttbr.linux.sequences import SEQUENCES
+from ttbr.regions import NUMBERS
 from ttbr.switch.judge import KINDS
 from ttbr.switch.problem import ASSUMPTIONS, BBM_LEVELS
 from ttbr.switch.prove import SAFE, prove_all
@@ -98,13 +100,14 @@ def test_python_example(document: Path, block: Any, folder: Path) -> None:
 
 @pytest.mark.parametrize(("document", "block"), examples("toml"))
 def test_toml_example(document: Path, block: Any) -> None:
-    """A named one is used by a command, and proves as it expects; others stand in a shipped one."""
+    """A named one is used by a command, and a scenario proves as it expects; others stand in a
+    shipped one."""
     text = document.read_text()
     named = refresh.NAMED.match(block.text)
     if named is None:
         assert any(block.text in file.read_text() for file in SHIPPED)
         return
-    assert f"$ ttbr prove {named[1]}" in text
+    assert re.search(rf"^\$ ttbr .*{re.escape(named[1])}", text, re.MULTILINE)
     if "[intent]" in block.text:
         scenario = parse_scenario(block.text, named[1], str(ROOT))
         proof = prove_all(scenario.problem)
@@ -194,6 +197,33 @@ def test_reference_has_no_other_key() -> None:
 def test_reference_has_every_value(values: Iterable[str]) -> None:
     text = SCENARIOS.read_text()
     assert [value for value in values if f"`{value}`" not in text] == []
+
+
+# --- the reference of the other files -----------------------------------------------------------
+
+FILES = ROOT / "docs" / "files.md"
+# Heading -> the keys that its reader takes.
+FILE_KEYS: dict[str, set[str]] = {
+    "Regions": {"page", *NUMBERS, "name", *_TYPES},
+    "Boards": {"name", "notes", *TEXTS, *WINDOWS, "start", "size", "last"},
+    "Registers": {"sysregs", "el", "core", "cpsr"},
+}
+
+
+@pytest.mark.parametrize("heading", FILE_KEYS)
+def test_file_reference_has_every_key(heading: str) -> None:
+    """And no other: the keys are the first words in code of the rows of its tables."""
+    parts = re.split(r"^## ", FILES.read_text(), flags=re.MULTILINE)[1:]
+    (part,) = [part for part in parts if part.startswith(heading)]
+    rows = re.findall(r"^\| (`.*?) \|", part, re.MULTILINE)
+    keys = {key.strip("[]") for row in rows for key in re.findall(r"`([^`]*)`", row)}
+    assert keys <= FILE_KEYS[heading]
+    assert [key for key in FILE_KEYS[heading] if not re.search(rf"`\[*{key}\]*`", part)] == []
+
+
+def test_file_reference_has_every_memory_type() -> None:
+    text = FILES.read_text()
+    assert [name for name in MEMORY if f"`{name}`" not in text] == []
 
 
 # --- what the documents refer to ---------------------------------------------------------------

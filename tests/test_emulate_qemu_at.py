@@ -13,6 +13,7 @@ import pytest
 from emulate_tables import four_levels, needs_qemu
 from ttbr.emulate import qemu_at
 from ttbr.emulate.qemu_at import FREE_RAM, RAM, ExternalAbort, QemuAt, qemu_version
+from ttbr.emulate.qemu_process import QemuProcess, sparse_file
 from ttbr.errors import InvalidError, TtbrError
 
 pytestmark = needs_qemu
@@ -210,6 +211,29 @@ def fake(folder: Path, text: str) -> str:
 def test_a_qemu_that_cannot_be_used(tmp_path: Path, script: str, text: str) -> None:
     with pytest.raises(TtbrError, match=text):
         QemuAt(program=fake(tmp_path, script))
+
+
+def test_the_child_of_a_wrapper_script_is_killed_too(tmp_path: Path) -> None:
+    """QEMU may be started by a script that waits for it."""
+    script = f"sleep 60 & echo $! > {tmp_path}/child; wait"
+    process = QemuProcess(fake(tmp_path, script), [], [])
+    end = time.monotonic() + 5
+    while not (tmp_path / "child").exists() or not (tmp_path / "child").read_text():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    child = int((tmp_path / "child").read_text())
+    assert alive(child)
+    process.close()
+    assert gone(child)
+
+
+def test_the_limits_of_the_system_are_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_large(*_: object) -> None:
+        raise OSError(27, "File too large")
+
+    monkeypatch.setattr("os.truncate", too_large)
+    with pytest.raises(TtbrError, match=r"^4096 bytes of RAM: File too large$"):
+        sparse_file(4096)
 
 
 def test_without_qemu_the_error_says_how_to_get_it() -> None:

@@ -8,12 +8,17 @@ import emulate_jobs
 from emulate_jobs import EL1_RUNS, LOW, SEATTLE, enable_job, strategy_jobs
 from emulate_tables import needs_unicorn
 from ttbr.arch.faults import FaultKind
+from ttbr.arch.geometry import PA, VA
+from ttbr.arch.regime import EL20
+from ttbr.build import Attributes, build, table_params
 from ttbr.emulate.jobs import el1_job, text_job
+from ttbr.emulate.planned import planned_job
 from ttbr.emulate.replay import replay
 from ttbr.emulate.run import Job
 from ttbr.emulate.unicorn_run import run, run_both
 from ttbr.errors import UnsupportedError
 from ttbr.linux.sequences import sequence
+from ttbr.regions import Region
 
 pytestmark = needs_unicorn
 
@@ -166,12 +171,91 @@ def test_a_program_that_does_not_end() -> None:
     ("text", "registers", "why"),
     [
         ("tlbi rvae2, x0", {}, "does not have it"),
-        ("msr ttbr0_el1, x0", {"HCR_EL2": 1 << 34}, "does not redirect it"),
+        ("msr pir_el1, x0", {"HCR_EL2": 1 << 34}, "does not have it"),
     ],
 )
 def test_what_the_cpu_lacks_is_refused(text: str, registers: dict[str, int], why: str) -> None:
     with pytest.raises(UnsupportedError, match=why):
         run(bare(text, **registers))
+
+
+@pytest.mark.parametrize("base", [SEATTLE, LOW])
+def test_enter_vhe_arrives(base: int) -> None:
+    job = planned_job("vhe", emulate_jobs.kernel("6.1", "4K", 39, base), [(base, 4 << 30)])
+    both = run_both(job)
+    for outcome in (both.warm, both.cold, replay(job)):
+        assert outcome.reached
+        last = outcome.executed[-1].state
+        assert (last.el, last.mmu, last.t0sz) == (2, True, 24 if base == SEATTLE else 25)
+        assert last.ttbr1 == outcome.registers["TTBR1_EL2"] == job.registers["x3"]
+        assert outcome.registers["TTBR1_EL1"] == 0
+    assert both.stale is None
+
+
+def host_job(text: str) -> Job:
+    """The MMU of EL2&0 turned on by the EL1 names, then *text* with x6 at a page of TTBR1_EL2."""
+    base, code, high = 0x8000_0000, 0x8000_1000, 0xFFFF_FF80_0000_0000
+    low = build(
+        [Region(VA(code), PA(code), 0x1000, Attributes(access="rx"))],
+        table_params(EL20, "4K", 39),
+        base=base + 0x10000,
+    )
+    top = build(
+        [Region(VA(high), PA(code), 0x1000, Attributes(access="rw"))],
+        table_params(EL20, "4K", 39, upper=True),
+        base=base + 0x20000,
+    )
+    # T0SZ, TG0 and their attributes from one, T1SZ and TG1 from the other; EPD0 and EPD1 clear.
+    tcr = low.registers["TCR_EL2"] & 0x3F7F | top.registers["TCR_EL2"] & ~0x80_FFFF
+    values = {"x0": low.root, "x1": top.root, "x2": tcr, "x3": low.registers["MAIR_EL2"]}
+    values |= {"x4": low.registers["SCTLR_EL2"], "x6": high, "HCR_EL2": 1 << 34 | 1 << 27}
+    enable = """
+        msr ttbr0_el1, x0
+        msr ttbr1_el1, x1
+        msr tcr_el1, x2
+        msr mair_el1, x3
+        isb
+        tlbi vmalle1
+        dsb nsh
+        isb
+        msr sctlr_el1, x4
+        isb
+    """
+    return text_job("host", enable + text, code, low.pages() | top.pages(), values, 2)
+
+
+def test_both_tables_of_a_host_are_walked() -> None:
+    """And an MRS reads what the MSR wrote: x8 is TTBR1_EL2."""
+    for text, reached in (
+        ("ldr x7, [x6]", True),
+        ("mrs x8, ttbr1_el1\n sub x9, x8, x1\n cbnz x9, 1f\n ldr x7, [x6]\n1: nop", True),
+        ("ldr x7, [x6, #4096]", False),
+        ("br x6", False),
+    ):
+        job = host_job(text)
+        both, ours = run_both(job), replay(job)
+        for outcome in (both.warm, both.cold, ours):
+            if reached:
+                assert outcome.reached, (text, outcome)
+                assert any(step.text.startswith("ldr") for step in outcome.executed), text
+                continue
+            death, expected = outcome.death, ours.death
+            assert death is not None
+            assert expected is not None
+            assert (death.pc, death.far, death.status) == (
+                expected.pc,
+                expected.far,
+                expected.status,
+            )
+
+
+def test_the_names_of_el1_under_e2h() -> None:
+    """MSR and MRS of EL1 and _EL12 names; XZR; a register that translation does not know."""
+    text = "msr tcr_el12, x0\n mrs x1, tcr_el12\n msr vbar_el1, x0\n msr tcr_el1, xzr\n nop"
+    outcome = run(bare(text, HCR_EL2=1 << 34, x0=0x1_0000))
+    assert outcome.reached
+    assert outcome.registers["TCR_EL1"] == 0x1_0000
+    assert outcome.registers["TCR_EL2"] == 0
 
 
 def test_52_bits_are_refused() -> None:

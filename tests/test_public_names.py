@@ -29,7 +29,7 @@ PUBLIC = {
     "ttbr.arch.params": ["Level", "WalkParams", "walk_params"],
     "ttbr.arch.regime": [
         "EL1", "EL2", "EL20", "EL3", "Regime", "STAGE2", "Translated", "WalkParams",
-        "current_regime", "regime_of", "stage2_of", "walk_params",
+        "current_regime", "regime_of", "size_errors", "stage2_of", "stage2_start", "walk_params",
     ],
     "ttbr.memory": [
         "Image", "Memory", "RawMemory", "RegisterFile", "Segment", "SegmentMemory", "SparseMemory",

@@ -115,7 +115,7 @@ def test_one_walk_imports_nothing_heavy() -> None:
     code = (
         "import sys, ttbr.walk, ttbr.memory, ttbr.arch.regime;"
         "print(*[m for m in ('dataclasses', 'inspect', 'typing', 'numpy', 'json', 'gzip', 're',"
-        "'argparse', 'rich', 'elftools', 'capstone', 'unicorn') if m in sys.modules])"
+        "'argparse', 'elftools', 'capstone', 'unicorn') if m in sys.modules])"
     )
     run = subprocess.run(
         [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {sys.path!r}; {code}"],

@@ -53,6 +53,22 @@ def test_16k_before_kvm_has_an_id_map() -> None:
     assert found.comes_up
 
 
+def test_without_kvm_there_is_no_strategy_unless_asked_for() -> None:
+    config = configure("3.10", "64K", 42, 0x40080000)
+    board = load("qemu-virt")
+    lines = explain(decide(board, config)).splitlines()
+    assert "strategy  none: without KVM nothing is mapped at EL2" in lines
+    assert not any("HYP text" in line for line in lines)
+    assert "HYP text" in explain(decide(board, config, "separate"))
+
+
+def test_always_48_does_not_deny_52_bits() -> None:
+    config = configure("6.12", "4K", 52, 0x40200000, pa_bits=52, va52=True)
+    text = explain(decide(load("qemu-virt"), config))
+    assert "HYP tables always have 48 bits, or the 52 of VA_BITS, with 48 for the ID map" in text
+    assert "HYP: 52 bits" in text
+
+
 def test_vhe_compared() -> None:
     config = configure("6.1", "4K", 48, 0x8000000000, vhe=True)
     lines = comparison(load("seattle"), config).splitlines()

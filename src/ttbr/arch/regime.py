@@ -9,7 +9,7 @@ the error in its place: it is raised only by who asks for an address in that hal
 from collections.abc import Mapping
 
 from ttbr.arch.attributes import DEVICE_NGNRNE, NORMAL_NC, NORMAL_WB, NORMAL_WT_RA
-from ttbr.arch.bits import ones
+from ttbr.arch.bits import Register, ones
 from ttbr.arch.features import PA_BITS, Features, features_of
 from ttbr.arch.geometry import GRANULES, LAST_LEVEL, Granule, level_count, root_bytes
 from ttbr.arch.params import Level as Level
@@ -29,7 +29,9 @@ __all__ = [
     "WalkParams",
     "current_regime",
     "regime_of",
+    "size_errors",
     "stage2_of",
+    "stage2_start",
     "walk_params",
 ]
 
@@ -111,6 +113,26 @@ def _check_size(register: str, name: str, tsz: int, g: Granule, wide: bool, ttst
     elif 39 < tsz <= 48 and not ttst:
         hint += ", FEAT_TTST absent"
     raise InvalidError(f"{register}.{name}={tsz} is out of range: {hint}")
+
+
+def size_errors(register: Register, value: int) -> list[str]:
+    """Each input size in *value* of a TCR or VTCR that no feature makes legal (D8.2.4).
+
+    A half whose walks are disabled (EPD) or whose granule is reserved has none.
+    """
+    fields = {field.name: found for field, found in register.decode(value)}
+    errors = []
+    for half, granules in ((0, _GRANULE_OF_TG0), (1, _GRANULE_OF_TG1)):
+        g = granules.get(fields.get(f"TG{half}", -1))
+        if g is None or fields.get(f"EPD{half}"):
+            continue
+        wide = bool(fields.get("DS")) or g.shift == 16
+        name = f"T{half}SZ"
+        try:
+            _check_size(register.name, name, fields[name], g, wide, ttst=True)
+        except InvalidError as error:
+            errors.append(str(error))
+    return errors
 
 
 @record
@@ -236,8 +258,7 @@ _STAGE2_START: dict[str, dict[tuple[int, int], int]] = {
 
 def _stage2_start(vtcr: int, g: Granule, ds: bool, tsz: int, f: Features) -> tuple[int, str]:
     """(start level, why every walk faults or ""): AArch64.S2InvalidSL and S2InconsistentSL."""
-    layout = REGISTERS["VTCR_EL2"]
-    sl0, sl2 = layout["SL0"].get(vtcr), layout["SL2"].get(vtcr) if ds and g.shift == 12 else 0
+    sl2, sl0 = _start_fields(vtcr, g, ds)
     start = _STAGE2_START[g.name].get((sl2, sl0))
     text = f"VTCR_EL2.SL2={sl2} SL0={sl0}"
     if start is None:
@@ -254,6 +275,21 @@ def _stage2_start(vtcr: int, g: Granule, ds: bool, tsz: int, f: Features) -> tup
     if not low <= 64 - tsz <= high:
         return start, f"{text}: start level {start} does not fit T0SZ={tsz}"
     return start, ""
+
+
+def stage2_start(vtcr: int) -> int | None:
+    """The start level that VTCR_EL2 asks for; None where its SL0 or its TG0 is reserved."""
+    layout = REGISTERS["VTCR_EL2"]
+    g = _GRANULE_OF_TG0.get(layout["TG0"].get(vtcr))
+    if g is None:
+        return None
+    return _STAGE2_START[g.name].get(_start_fields(vtcr, g, bool(layout["DS"].get(vtcr))))
+
+
+def _start_fields(vtcr: int, g: Granule, ds: bool) -> tuple[int, int]:
+    """(SL2, SL0) of VTCR_EL2."""
+    layout = REGISTERS["VTCR_EL2"]
+    return layout["SL2"].get(vtcr) if ds and g.shift == 12 else 0, layout["SL0"].get(vtcr)
 
 
 def _stage2(registers: Mapping[str, int], f: Features, secure: bool) -> WalkParams:

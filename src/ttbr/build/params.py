@@ -241,7 +241,7 @@ def _stage2_registers(p: WalkParams) -> dict[str, int]:
         HA=int(p.ha),
         HD=int(p.hd),
     )
-    hcr = _HCR_VM | (_HCR_FWB if p.fwb else 0)
+    hcr = _HCR_VM | _HCR_RW | (_HCR_FWB if p.fwb else 0)
     return {"VTTBR_EL2": _base_field(p), "VTCR_EL2": vtcr, "HCR_EL2": hcr}
 
 

@@ -10,6 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Sequence
+    from typing import NoReturn
 
 __all__ = ["COMMANDS", "main", "parser_of"]
 
@@ -33,13 +34,17 @@ def parser_of(command: str) -> "ArgumentParser":
     from argparse import ArgumentParser, HelpFormatter
     from importlib import import_module
 
+    class Parser(ArgumentParser):
+        def error(self, message: str) -> "NoReturn":
+            """One line, without the usage."""
+            line = " ".join(message.split())
+            self.exit(2, f"{self.prog}: {line} (see {self.prog} --help)\n")
+
     def formatter(prog: str) -> HelpFormatter:
         return HelpFormatter(prog, width=100)  # without a width argparse imports shutil: 3 ms
 
     module = import_module(f"ttbr.cli.{command}")
-    parser = ArgumentParser(
-        prog=f"ttbr {command}", description=module.__doc__, formatter_class=formatter
-    )
+    parser = Parser(prog=f"ttbr {command}", description=module.__doc__, formatter_class=formatter)
     parser.set_defaults(run=module.run)
     module.configure(parser)
     return parser
@@ -75,7 +80,12 @@ def _run(command: str, arguments: "Sequence[str]") -> int:
             arguments, given = take_registers(take_target(arguments))
         options = parser.parse_args(arguments)
         options.registers = given
-        return int(options.run(options))
+        if not sys.stderr.isatty():
+            return int(options.run(options))
+        from ttbr.cli.progress import Progress
+
+        with Progress(command):
+            return int(options.run(options))
     except TtbrError as error:
         print(f"ttbr {command}: {error}", file=sys.stderr)
         return 2

@@ -1,18 +1,24 @@
 """Build tables, from a plan (`ttbr plan --json`) or from regions in TOML, and write them out.
 
-The registers that go with the tables are printed. What a plan file says is planned anew, so that
+Every key of a regions file is in docs/files.md, with an example. The registers that go with the
+tables are printed. What a plan file says is planned anew, so that
 the tables always follow the rules of this version.
 """
 
+import os
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ttbr.arch.regime import STAGE2
+from ttbr.cli.progress import say
 from ttbr.cli.source import REGIMES, number
 from ttbr.errors import InvalidError, UnreadableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterator
+    from typing import BinaryIO
 
     from ttbr.build import TableSet
     from ttbr.report.built import Built
@@ -116,6 +122,7 @@ def _from_plan(options: "Namespace", text: str, where: str) -> "Built":
     counted = tuple((part.name, part.estimate) for part in parts)
     if options.estimate:
         return Built(counted, needs)
+    say(f"building {total} tables")
     made = set_of(realise(chosen, arena_of(chosen, board, _base(options), total)))
     registers = {arm: made.values[name] for arm, name in _BOOT_REGISTERS.items()}
     return Built(counted, needs, made, registers)
@@ -126,6 +133,7 @@ def _from_regions(options: "Namespace", text: str, where: str) -> "Built":
     from ttbr.regions import parse_regions
     from ttbr.report.built import Built
 
+    say(f"reading {where}")
     regions = parse_regions(text, attributes_from, where)
     if not len(regions):
         raise UnreadableError(f"{where}: no [[region]] in it")
@@ -148,8 +156,36 @@ def _from_regions(options: "Namespace", text: str, where: str) -> "Built":
     base = _base(options)
     if base is None:
         raise InvalidError("--base: say where the tables will be in physical memory")
+    say(f"building {counted.total} tables")
     tables = build(regions, params, base=base)
     return Built((("", counted),), needs, tables.table_set, tables.registers)
+
+
+def _check_other(source: str, output: str) -> None:
+    if os.path.samefile(source, output):
+        raise InvalidError(f"--output {output!r}: is the input")
+
+
+@contextmanager
+def _replacing(path: str) -> "Iterator[BinaryIO]":
+    """A file that takes the place of *path* when it was written in whole, and is gone otherwise.
+
+    What is no regular file (a pipe, /dev/stdout) is written to as it is.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        with open(path, "wb") as file:
+            yield file
+        return
+    path = os.path.realpath(path)
+    beside = f"{path}.{os.getpid()}.part"
+    try:
+        with open(beside, "xb") as file:
+            yield file
+        os.replace(beside, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(beside)
+        raise
 
 
 def _write(options: "Namespace", tables: "TableSet") -> None:
@@ -159,9 +195,12 @@ def _write(options: "Namespace", tables: "TableSet") -> None:
     form = options.format or SUFFIXES.get(suffix)
     if form is None:
         raise InvalidError(f"--output {options.output!r}: say the --format ({', '.join(FORMATS)})")
+    say(f"writing {options.output}")
     texts = {"asm": build.assembly, "c": build.c_header, "rust": build.rust_source}
     try:
-        with open(options.output, "wb") as file:
+        if os.path.exists(options.input) and os.path.exists(options.output):
+            _check_other(options.input, options.output)
+        with _replacing(options.output) as file:
             if form == "bin":
                 build.write_binary(tables, file)
             elif form == "elf":

@@ -1,9 +1,9 @@
 """List the mappings of an image, merged; filters, a summary, and the kernel's own ptdump form."""
 
 import sys
-import time
 
-from ttbr.arch.regime import Regime, Translated, WalkParams
+from ttbr.arch.regime import EL1, EL20, Regime, Translated, WalkParams
+from ttbr.cli.progress import say
 from ttbr.cli.source import (
     add_source,
     check_root,
@@ -19,7 +19,7 @@ from ttbr.memory.image import Image
 from ttbr.memory.registerfile import RegisterFile
 from ttbr.report.listing import FILTERS, Summary, line
 from ttbr.report.words import half_text
-from ttbr.walk.iterate import Item, Run, Unreadable, combine, runs
+from ttbr.walk.iterate import Item, Run, TableCount, Unreadable, combine, runs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,25 +123,10 @@ def _selected(options: "Namespace", items: "Iterable[Item]") -> "Iterator[Run | 
                 yield item
 
 
-def _progress(items: "Iterable[Item]") -> "Iterator[Item]":
-    """After a second, a count on standard error (a terminal only) that the listing goes on."""
-    if not sys.stderr.isatty() or sys.stdout.isatty():
-        yield from items
-        return
-    begin = time.monotonic()
-    status = None
-    count = 0
-    for count, item in enumerate(items, 1):
-        if count % 1024 == 0 and time.monotonic() - begin > 1:
-            if status is None:
-                from rich.console import Console
-
-                status = Console(stderr=True).status("listing")
-                status.start()
-            status.update(f"{count} mappings, at {item.va:#x}")
-        yield item
-    if status is not None:
-        status.stop()
+def _counted(tables: TableCount) -> TableCount:
+    """*tables*, whose number is the progress."""
+    say(lambda: f"{tables.visits} tables listed")
+    return tables
 
 
 def _items(
@@ -149,8 +134,8 @@ def _items(
 ) -> "Iterator[Run | Unreadable]":
     """What is to be listed of a half, counted in *summary*."""
     low, high = options.span
-    found = runs(image.memory, p, regime, low=low, high=high, count=summary.tables)
-    for item in summary.count(_selected(options, _progress(found))):
+    found = runs(image.memory, p, regime, low=low, high=high, count=_counted(summary.tables))
+    for item in summary.count(_selected(options, found)):
         if options.combined and isinstance(item, Run):
             assert regime is not None
             for part in combine(image.memory, regime, item):
@@ -205,6 +190,7 @@ def _json(options: "Namespace", image: Image, halves: "Halves") -> int:
                 "summary": summary.plain(),
             }
         )
+    say("writing JSON")
     print(json.dumps(listing, indent=1))
     return int(bad > 0)
 
@@ -215,8 +201,17 @@ def _ptdump(options: "Namespace", image: Image, halves: "Halves") -> int:
     if options.only or options.level is not None or options.combined:
         raise InvalidError("--ptdump lists everything: it takes no --only, --level or --combined")
     low, high = options.span
-    for regime, p in _walked(halves):
-        for text in ptdump(p, runs(image.memory, p, regime, low=low, high=high, holes=True)):
+    for regime, p in halves:
+        if regime is None or regime.name not in (EL1, EL20):
+            name = "stage 2" if regime is None else regime.name
+            raise InvalidError(f"--ptdump: its columns are of {EL1} and {EL20}, not of {name}")
+        if p.epd:
+            if not _walked(halves):  # else there is a listing to look at
+                print(f"# {half_text(p)}", file=sys.stderr)
+            continue
+        count = _counted(TableCount())
+        items = runs(image.memory, p, regime, low=low, high=high, count=count, holes=True)
+        for text in ptdump(p, items):
             print(text)
     return 0
 

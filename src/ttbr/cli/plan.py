@@ -1,9 +1,10 @@
 """Plan the ID map and the HYP tables of a kernel on a board, and say why.
 
 BOARD is a name of `ttbr boards`, a device tree blob, a saved /proc/iomem, a kernel log with its
-UEFI memory map, or a small TOML file.
+UEFI memory map, or a small TOML file (every key is in docs/files.md, with an example).
 """
 
+from ttbr.cli.progress import say
 from ttbr.cli.source import number
 from ttbr.errors import InvalidError, UnreadableError
 
@@ -14,7 +15,16 @@ if TYPE_CHECKING:
     from ttbr.boards import Board
     from ttbr.linux.config import KernelConfig
 
-__all__ = ["add_kernel", "board_of", "config_of", "configure", "planned_from", "replan", "run"]
+__all__ = [
+    "add_kernel",
+    "board_of",
+    "config_of",
+    "configure",
+    "planned_from",
+    "replan",
+    "rules_note",
+    "run",
+]
 
 
 def add_kernel(parser: "ArgumentParser", required: bool = True) -> None:
@@ -85,6 +95,16 @@ def planned_from(options: "Namespace") -> "tuple[Board, KernelConfig]":
     return board, config_of(options, board)
 
 
+def rules_note(options: "Namespace") -> str:
+    """For --strategy of other commands: that it follows the rules of another release, if so."""
+    from ttbr.linux.strategies import other_rules, plan
+
+    if options.strategy is None:
+        return ""
+    board, config = planned_from(options)
+    return other_rules(plan(options.strategy, config, board), config.release)
+
+
 # Argument -> its type in a saved plan.
 _KERNEL: dict[str, type] = {
     **dict.fromkeys(("board", "page", "era"), str),
@@ -133,6 +153,7 @@ def run(options: "Namespace") -> int:
 
     board = board_of(options.board)
     config = config_of(options, board)
+    say("comparing the strategies" if options.compare else "planning")
     decision = text.decide(board, config, options.strategy)
     if options.json:
         import json

@@ -7,6 +7,7 @@ Exit status: 0 safe (perhaps under named assumptions), 1 unsafe, 2 bad use.
 
 from functools import cache
 
+from ttbr.cli.progress import say
 from ttbr.cli.source import number
 from ttbr.errors import InvalidError
 from ttbr.memory.segments import map_file
@@ -240,6 +241,7 @@ def _proved(problem: "Problem") -> "Proof":
     from ttbr.switch.document import within
     from ttbr.switch.prove import prove_all
 
+    say("proving")
     try:
         return prove_all(problem)
     except InvalidError as error:
@@ -289,13 +291,20 @@ def _text(proof: "Proof", options: "Namespace") -> list[str]:
 
 def run(options: "Namespace") -> int:
     """Run ``ttbr prove``; the exit status."""
+    from ttbr.cli.plan import rules_note
+
+    say("reading the problem")
     proof = _proved(problem_from(options))
+    note = rules_note(options)
+    say("explaining the proof")
     if options.json:
         import json
 
         from ttbr.report.proof import plain
 
-        print(json.dumps(plain(proof, options.exposure), indent=2))
+        print(json.dumps({"note": note or None} | plain(proof, options.exposure), indent=2))
     else:
+        if note:
+            print(note)
         print("\n".join(_text(proof, options)))
     return int(not proof.result.safe)

@@ -3,6 +3,7 @@
 Exit status: 0 it arrived, 1 it died, 2 bad use or no emulator.
 """
 
+from ttbr.cli.progress import say
 from ttbr.errors import InvalidError
 
 TYPE_CHECKING = False
@@ -70,6 +71,7 @@ def _replayed(options: "Namespace", job: "Job") -> "Outcome":
     from ttbr.errors import UnsupportedError
 
     result = proof_of(options).result
+    say("replaying")
     if result.safe:
         raise InvalidError("--hostile: the proof says safe, there is no counterexample to replay")
     outcomes = []
@@ -95,11 +97,13 @@ def _outcome(options: "Namespace", job: "Job") -> "tuple[Outcome, str | None]":
     if options.on == "qemu":
         from ttbr.emulate import qemu_run
 
+        say("running on QEMU")
         machine = qemu_run.SBSA_REF if options.machine == "sbsa-ref" else qemu_run.VIRT
         outcome = qemu_run.run(job, machine=machine)
         return outcome, outcome.stale
     from ttbr.emulate import unicorn_run
 
+    say("running on Unicorn")
     if options.cold:
         return unicorn_run.run(job, cold=True), None
     both = unicorn_run.run_both(job)
@@ -108,16 +112,20 @@ def _outcome(options: "Namespace", job: "Job") -> "tuple[Outcome, str | None]":
 
 def run(options: "Namespace") -> int:
     """Run ``ttbr run``; the exit status."""
+    from ttbr.cli.plan import rules_note
     from ttbr.report.executed import plain_outcome, text_outcome
 
     given = [name for name in ("scenario", "strategy", "sequence") if getattr(options, name)]
     if len(given) != 1:
         raise InvalidError("give one of SCENARIO.toml, --strategy and --sequence")
     outcome, stale = _outcome(options, _job(options))
+    note = rules_note(options)
     if options.json:
         import json
 
-        print(json.dumps(plain_outcome(outcome, stale), indent=2))
+        print(json.dumps({"note": note or None} | plain_outcome(outcome, stale), indent=2))
     else:
+        if note:
+            print(note)
         print(text_outcome(outcome, stale))
     return int(not outcome.reached)

@@ -2,6 +2,7 @@
 
 from ttbr.arch.regime import EL1, EL2, EL3, EL20, Regime, current_regime, regime_of, stage2_of
 from ttbr.arch.registers import REGISTERS
+from ttbr.cli.progress import say
 from ttbr.errors import InvalidError, MemoryFault, UnreadableError
 from ttbr.memory.image import Image, open_image
 from ttbr.memory.registerfile import RegisterFile
@@ -45,7 +46,9 @@ def add_source(parser: "ArgumentParser") -> None:
     """The arguments that name an image, its registers and the regime."""
     parser.add_argument("image", metavar="IMAGE", help="ELF core (also .gz) or raw memory image")
     parser.add_argument("--base", metavar="ADDR", help="physical address of a raw image")
-    parser.add_argument("--regs", metavar="FILE", help="system registers (JSON or TOML)")
+    parser.add_argument(
+        "--regs", metavar="FILE", help="system registers (JSON or TOML, see docs/files.md)"
+    )
     parser.add_argument(
         "--regime", choices=[*REGIMES, "stage2"], help="the regime to use (default: the current)"
     )
@@ -100,7 +103,10 @@ def image_of(options: "Namespace") -> Image:
     if options.image.startswith(LIVE):
         return _live(options)
     base = None if options.base is None else number(options.base, "--base")
-    return open_image(options.image, base)
+    say(f"reading {options.image}")
+    image = open_image(options.image, base)
+    say("")
+    return image
 
 
 def _live(options: "Namespace") -> Image:

@@ -17,10 +17,7 @@ Memory = Board | Iterable[tuple[int, int]]
 
 
 def planned_job(strategy: str, config: KernelConfig, memory: Memory) -> Job:
-    """The EL2 switch of *strategy*; `InvalidError` where it has no tables for this board.
-
-    ``vhe`` needs a CPU with FEAT_VHE that redirects the EL1 names: QEMU, not Unicorn.
-    """
+    """The EL2 switch of *strategy*; `InvalidError` where it has no tables for this board."""
     if strategy == "vhe":
         return _vhe_job(config, memory)
     chosen = plan(strategy, config, memory)

@@ -6,6 +6,7 @@ ends in any way, Ctrl-C and SIGKILL included (Linux; elsewhere it is killed at e
 """
 
 import atexit
+import contextlib
 import ctypes
 import os
 import signal
@@ -40,7 +41,8 @@ def sparse_file(size: int) -> int:
         os.truncate(descriptor, size)
     except (OSError, OverflowError) as error:
         os.close(descriptor)
-        raise TtbrError(f"{size} bytes of RAM: {error}") from None
+        why = getattr(error, "strerror", None) or str(error)
+        raise TtbrError(f"{size} bytes of RAM: {why}") from None
     return descriptor
 
 
@@ -73,7 +75,9 @@ class QemuProcess:
         """Kill QEMU and wait for its end. Safe to call twice."""
         atexit.unregister(self.close)
         if self._process is not None:
-            self._process.kill()
+            # It leads a process group of its own: a wrapper script's child is in it too.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
             self._errors.close()

@@ -8,6 +8,8 @@ they share is here. Facts about Unicorn 2.1 that shape this module, beside those
 * A code hook is called when the instruction has been fetched and before it is executed, with its
   virtual address. A system register that an MSR writes counts from the next instruction on.
 * Memory is reached by physical address; where there is none, the run ends.
+* The EL1 names are not redirected under HCR_EL2.E2H (quirk U7): such an instruction is not executed
+  but done here. Its MMU does have the EL2&0 regime, both of whose tables it walks.
 """
 
 import ctypes
@@ -24,7 +26,7 @@ from ttbr.emulate.unicorn_at import HCR_EL2_RW, PSTATE, SCR_EL3, TRANSLATION_REG
 from ttbr.errors import InvalidError, TtbrError, UnsupportedError
 from ttbr.switch.machinecode import decode
 from ttbr.switch.operands import Memory
-from ttbr.switch.sysregs import redirected, register_at
+from ttbr.switch.sysregs import encoding_of, redirected, register_at
 
 __all__ = ["NOWHERE", "Stop", "UnicornCpu", "refuse_wide"]
 
@@ -43,6 +45,13 @@ EXCEPTIONS = {
 }
 CALLS = {"SVC", "HVC", "SMC"}
 SYSTEM_SPACE, SYSTEM_MASK = 0xD5000000, 0xFFC00000
+MOVE, MOVE_MASK, LOAD_BIT = 0xD5100000, 0xFFD00000, 1 << 21  # MSR (register), and MRS with L
+# Of the registers with a second name under E2H, those that this CPU lacks.
+ABSENT = {
+    *("SCTLR2", "TCR2", "PIRE0", "PIR", "POR"),
+    *("SCXTNUM", "SMCR", "TRFCR", "TFSR", "PMSCR"),
+}
+FLUSHING = ("SCTLR_", "TCR_")  # an MSR to one of these empties Unicorn's TLB
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +94,7 @@ class UnicornCpu:
         self._hole: tuple[int, int] | None = None
         self._arrived = False
         self._failure: TtbrError | None = None
+        self._waiting: tuple[str, int] | None = None  # an access that was redirected
         self.uc: Any = unicorn.Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM)
         self.uc.ctl_set_cpu_model(self.const.UC_CPU_ARM64_MAX)
         self.uc.ctl_set_tcg_buffer_size(4 << 20)
@@ -142,11 +152,11 @@ class UnicornCpu:
 
     def write(self, name: str, value: int) -> None:
         """Set a system register as it is, without any effect of an MSR."""
-        self.uc.cpr_write(*encode.system_register(name), value)
+        self.uc.cpr_write(*_encoding(name), value)
 
     def read(self, name: str) -> int:
         """A system register."""
-        return int(self.uc.cpr_read(*encode.system_register(name)))
+        return int(self.uc.cpr_read(*_encoding(name)))
 
     @property
     def pc(self) -> int:
@@ -196,7 +206,9 @@ class UnicornCpu:
             stop = self._start(pc, 1 if cold else limit - len(self.executed))
             if self._arrived:
                 return None
-            if stop is not None and self._is_meant(stop):
+            if self._waiting is not None:
+                self._access(*self._waiting)
+            elif stop is not None and self._is_meant(stop):
                 self.taken += 1
                 self._take_exception(stop.pc, self.el)
             elif stop is not None and stop.what in CALLS and stop.pc - 4 in self.job.calls:
@@ -207,6 +219,19 @@ class UnicornCpu:
                 return stop
             pc = self.pc
         return Stop(self.pc, what=f"still running after {limit} instructions")
+
+    def _access(self, name: str, word: int) -> None:
+        """The MSR or MRS *word* at PC, done to the system register *name*."""
+        self._waiting = None
+        number = word & 31
+        if word & LOAD_BIT:
+            if number != 31:
+                self.uc.reg_write(self._general(number), self.read(name))
+        else:
+            self.write(name, 0 if number == 31 else self.read_general(number))
+            if name.startswith(FLUSHING):
+                self.flush()
+        self.uc.reg_write(self.const.UC_ARM64_REG_PC, self.executed[-1].pc + 4)
 
     def _is_meant(self, stop: Stop) -> bool:
         return stop.access == "fetch" and stop.far in self.job.faults and not stop.what
@@ -296,7 +321,9 @@ class UnicornCpu:
             with suppress(self.unicorn.UcError):
                 word = int.from_bytes(uc.mem_read(pc if pa is None else pa, 4), "little")
             self.executed.append(Executed(pc, word, pa, state))
-            self._refuse_redirected(state, pc, word)
+            self._waiting = self._redirected(state, pc, word)
+            if self._waiting is not None:
+                uc.emu_stop()
         except TtbrError as error:
             self._failure = error
             uc.emu_stop()
@@ -307,15 +334,19 @@ class UnicornCpu:
     def _refuse(self, state: State) -> None:
         """Hook for what the CPU would silently do wrong."""
 
-    def _refuse_redirected(self, state: State, pc: int, word: int) -> None:
-        """Unicorn does not redirect the EL1 names under HCR_EL2.E2H (quirk U7)."""
-        if state.el != 2 or state.ttbr1 is None or word & 0xFFD00000 != 0xD5100000:
-            return
+    def _redirected(self, state: State, pc: int, word: int) -> tuple[str, int] | None:
+        """(the register that it reaches, *word*) if that is an MSR or MRS under another name."""
+        if state.el != 2 or state.ttbr1 is None or word & MOVE_MASK != MOVE:
+            return None
         op0, op1 = word >> 19 & 3, word >> 16 & 7
         name = register_at((op0, op1, word >> 12 & 15, word >> 8 & 15, word >> 5 & 7))
-        if redirected(name, 2, True) != name:
+        other = redirected(name, 2, True)
+        if other is None or other == name:
+            return None
+        if other.partition("_")[0] in ABSENT:
             text = decode(word, pc).text
-            raise UnsupportedError(f"{pc:#x}: {text}: Unicorn does not redirect it (HCR_EL2.E2H=1)")
+            raise UnsupportedError(f"{pc:#x}: {text}: Unicorn's CPU does not have it")
+        return other, word
 
     def fetched_from(self, pc: int) -> int | None:
         """The physical address that Unicorn has for *pc*, or None."""
@@ -335,6 +366,10 @@ class UnicornCpu:
     ) -> bool:
         self._hole = kind, address
         return False
+
+
+def _encoding(name: str) -> tuple[int, int, int, int, int]:
+    return encoding_of(name) or encode.system_register(name)
 
 
 def _vmem_translate() -> Any:

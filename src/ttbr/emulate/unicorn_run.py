@@ -16,7 +16,7 @@ from ttbr.emulate.unicorn_at import HARNESS, HARNESS_SIZE, UnicornAt
 from ttbr.emulate.unicorn_cpu import Stop, UnicornCpu, refuse_wide
 from ttbr.errors import InvalidError, UnsupportedError
 from ttbr.memory.segments import SparseMemory
-from ttbr.walk import EXECUTE, translate
+from ttbr.walk import EXECUTE, READ, WRITE, Access, translate
 
 __all__ = ["Both", "run", "run_both"]
 
@@ -54,8 +54,8 @@ def run(job: Job, cold: bool = False) -> Outcome:
     """Run *job*, with *cold* on an empty TLB at every instruction.
 
     `InvalidError` for memory that cannot be, `UnsupportedError` for what Unicorn's CPU lacks
-    (FEAT_LPA2, FEAT_LVA, FEAT_TTST, physical addresses of more than 44 bits, the VHE register
-    names, newer TLBI instructions).
+    (FEAT_LPA2, FEAT_LVA, FEAT_TTST, physical addresses of more than 44 bits, newer TLBI
+    instructions and registers).
     """
     for address, data in job.memory.items():
         if address + len(data) > 1 << UNICORN_PAMAX:
@@ -90,10 +90,15 @@ def _death(cpu: UnicornCpu, stop: Stop, registers: Mapping[str, int]) -> Death:
 def _fault(cpu: UnicornCpu, stop: Stop, registers: Mapping[str, int]) -> Fault | None:
     """The fault of the address: by AT on the same registers and memory.
 
-    No AT tests the permission to execute, so where it finds a translation our walk does.
+    No AT tests the permission to execute, so where it finds a translation our walk does; and of
+    EL2&0, which AT does not know here (quirk U7).
     """
     assert stop.far is not None
     state = cpu.state()
+    name = EL1 if state.el < 2 else EL2 if state.ttbr1 is None else EL20
+    if name == EL20:
+        access = {"fetch": EXECUTE, "load": READ, "store": WRITE}[stop.access]
+        return _walked(cpu, registers, name, stop.far, access)
     operation = f"S1E{max(state.el, 1)}{'W' if stop.access == 'store' else 'R'}"
     with UnicornAt(harness=_harness(cpu)) as at:
         for address, block in cpu.blocks.items():
@@ -102,9 +107,14 @@ def _fault(cpu: UnicornCpu, stop: Stop, registers: Mapping[str, int]) -> Fault |
         par = at.at(operation, [stop.far])[0]
     if par & 1:
         return fault_of_par(par, stop.far)
-    name = EL1 if state.el < 2 else EL2 if state.ttbr1 is None else EL20
-    memory = SparseMemory(cpu.blocks)
-    answer = translate(memory, regime_of(registers, name), stop.far, EXECUTE)
+    return _walked(cpu, registers, name, stop.far, EXECUTE)
+
+
+def _walked(
+    cpu: UnicornCpu, registers: Mapping[str, int], name: str, va: int, access: Access
+) -> Fault | None:
+    """The fault that our walk finds."""
+    answer = translate(SparseMemory(cpu.blocks), regime_of(registers, name), va, access)
     return answer if isinstance(answer, Fault) else None
 
 

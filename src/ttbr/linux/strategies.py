@@ -13,7 +13,17 @@ from ttbr.boards.board import Board
 from ttbr.errors import InvalidError, UnsupportedError
 from ttbr.linux.config import KernelConfig
 from ttbr.linux.dualroot import Form
-from ttbr.linux.eras import HYP_PS, HYP_TABLES, HYP_WIDTH, KVM, HypTables, HypWidth, rule, version
+from ttbr.linux.eras import (
+    HYP_PS,
+    HYP_TABLES,
+    HYP_WIDTH,
+    KVM,
+    HypTables,
+    HypWidth,
+    KernelVersion,
+    rule,
+    version,
+)
 from ttbr.linux.hyp import INTERSECTION, hyp_layout, intersects, runs_merged, trampoline_va
 from ttbr.linux.idmap import Extension, id_map, idmap_t0sz
 from ttbr.linux.layout import linear_map
@@ -23,7 +33,7 @@ from ttbr.linux.sequences import sequence
 from ttbr.linux.strategy import Case, Plan, Regions, Root, Strategy
 from ttbr.regions import Region
 
-__all__ = ["STRATEGIES", "Plan", "plan", "plans", "shipped"]
+__all__ = ["STRATEGIES", "Plan", "other_rules", "plan", "plans", "shipped"]
 
 
 def plan(
@@ -66,6 +76,18 @@ def _ruled(strategy: Strategy, config: KernelConfig) -> KernelConfig:
             f"known with the rules of Linux {first} to {last} only, whose kernels cannot be so: "
             f"{error}"
         ) from None
+
+
+def other_rules(plan: Plan, release: KernelVersion) -> str:
+    """Why *plan* follows the rules of another release than *release*, in one line; else empty."""
+    used = plan.config.release
+    if not plan.applicable or used == release:
+        return ""
+    first, last = plan.strategy.rules
+    return (
+        f"{plan.strategy.name} is planned with the rules of Linux {used}, not of {release}: "
+        f"it needs those of {first} to {last}"
+    )
 
 
 def _checked(plan: Plan) -> Plan:
@@ -428,7 +450,7 @@ STRATEGIES: dict[str, Strategy] = {
         ),
         _row(
             "always-48", ("6.9", _LAST), ("6.9", _LAST), _always_48,
-            "ID map and HYP tables always have 48 bits",
+            "HYP tables always have 48 bits, or the 52 of VA_BITS, with 48 for the ID map",
         ),
         _row("vhe", ("4.6", _LAST), ("4.6", _LAST), _vhe, "the kernel runs at EL2, with two TTBRs"),
     )

@@ -3,6 +3,7 @@
 from ttbr.arch.attributes import memory_text
 from ttbr.arch.bits import Field, Register
 from ttbr.arch.geometry import Granule, size_text
+from ttbr.arch.regime import size_errors, stage2_start
 
 __all__ = [
     "descriptor_text",
@@ -15,7 +16,11 @@ __all__ = [
 Decoded = tuple[str, int | None, list[tuple[Field, int]]]
 
 
-def _meaning(register: str, field: Field, value: int) -> str:
+def _meaning(register: str, field: Field, value: int, word: int = 0) -> str:
+    """What *value* of a field says, as part of *word*."""
+    if field.name == "SL0":
+        start = stage2_start(word)
+        return f"{field.meaning}: {'reserved' if start is None else start}"
     if register.startswith("MAIR") or field.name == "ATTR":
         return memory_text(value)
     if field.name in ("T0SZ", "T1SZ"):
@@ -31,12 +36,14 @@ def _line(field: Field, value: int, meaning: str) -> str:
 
 
 def register_warnings(register: Register, value: int) -> list[str]:
-    """Reserved encodings and RES0 or RES1 bits that are not as they must be."""
+    """Reserved encodings, input sizes that are never legal, and RES0 or RES1 bits that are not as
+    they must be."""
     warnings = [
         f"{register.name}.{field.name}={v:#x} is reserved"
         for field, v in register.decode(value)
         if field.reserved and field.values is not None and v not in field.values
     ]
+    warnings += size_errors(register, value)
     res0, res1 = register.unnamed(value)
     if res0:
         warnings.append(f"bits {res0:#x} are RES0 or not known here, and set")
@@ -53,7 +60,7 @@ def register_text(register: Register, value: int) -> str:
         if v == 0 and field.width == 1:
             quiet.append(field.name)
             continue
-        lines.append(_line(field, v, _meaning(register.name, field, v)))
+        lines.append(_line(field, v, _meaning(register.name, field, v, value)))
     if quiet:
         lines.append(f"  zero:  {' '.join(quiet)}")
     lines += [f"  !! {warning}" for warning in register_warnings(register, value)]
@@ -69,7 +76,7 @@ def plain_register(register: Register, value: int) -> dict[str, object]:
             field.name: {
                 "bits": field.position,
                 "value": v,
-                "meaning": _meaning(register.name, field, v),
+                "meaning": _meaning(register.name, field, v, value),
             }
             for field, v in register.decode(value)
         },

@@ -20,7 +20,7 @@ from ttbr.linux.hypspace import private_space
 from ttbr.linux.idmap import Extension, IdMap, id_map, written
 from ttbr.linux.layout import Layout, LinearMap, Region, kernel_layout, linear_map, shape
 from ttbr.linux.realise import Numbers, measure
-from ttbr.linux.strategies import Plan, plan, plans, shipped
+from ttbr.linux.strategies import Plan, other_rules, plan, plans, shipped
 from ttbr.report.board import window_text
 
 __all__ = ["Decision", "comparison", "decide", "explain", "plain"]
@@ -34,6 +34,7 @@ class Decision:
 
     `chosen` is the plan of the strategy asked for, or of the one that the release runs with.
     `hyp` and `overlap` are None with VHE, and where the kernel has no KVM: `no_kvm` says why.
+    `asked` is whether a strategy was asked for by name.
     """
 
     board: Board
@@ -45,6 +46,7 @@ class Decision:
     defects: tuple[Defect, ...]
     chosen: Plan
     no_kvm: str = ""
+    asked: bool = False
 
     @property
     def comes_up(self) -> bool:
@@ -77,6 +79,7 @@ def decide(board: Board, config: KernelConfig, strategy: str | None = None) -> D
         defects(config, board),
         plan(shipped(config) if strategy is None else strategy, config, board),
         no_kvm,
+        strategy is not None,
     )
 
 
@@ -125,14 +128,18 @@ def _hyp_lines(d: Decision) -> list[str]:
     return lines
 
 
-def _plan_lines(chosen: Plan) -> list[str]:
-    strategy = chosen.strategy
+def _plan_lines(d: Decision) -> list[str]:
+    chosen, strategy = d.chosen, d.chosen.strategy
+    if d.no_kvm and not d.asked:
+        return ["none: without KVM nothing is mapped at EL2"]
     when = "proposed, never shipped"
     if strategy.shipped is not None:
         when = f"Linux {strategy.shipped[0]} to {strategy.shipped[1]}"
     lines = [f"{strategy.name} ({when}): {strategy.idea}"]
     if not chosen.applicable:
         return [*lines, f"not here: {chosen.why_not}"]
+    if rules := other_rules(chosen, d.config.release):
+        lines.append(rules)
     numbers = measure(chosen)
     lines.append(_numbers_text(numbers))
     for root in chosen.roots:
@@ -220,7 +227,7 @@ def explain(d: Decision) -> str:
         ("ID map", _idmap_lines(d)),
         ("HYP", _hyp_lines(d)),
         ("VA space", _picture(d)),
-        ("strategy", _plan_lines(d.chosen)),
+        ("strategy", _plan_lines(d)),
         ("defects", [f"{defect.bug.name}: {defect.sentence}" for defect in d.defects]),
     ]
     lines = []
@@ -250,6 +257,7 @@ def _plain_plan(candidate: Plan) -> dict[str, object]:
         "strategy": candidate.strategy.name,
         "applicable": candidate.applicable,
         "why_not": candidate.why_not or None,
+        "rules": str(candidate.config.release),
     }
     if not candidate.applicable:
         return body

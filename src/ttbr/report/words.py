@@ -60,6 +60,6 @@ def half_text(p: "WalkParams") -> str:
     entries = "entry" if p.root_entries == 1 else "entries"
     return (
         f"{p.name}: {p.granule.name} granule, {p.input_bits}-bit input, output up to "
-        f"{p.output_bits} bits{form}, root {p.root:#x} "
+        f"{min(p.output_bits, p.form.address_bits)} bits{form}, root {p.root:#x} "
         f"(level {p.start_level}, {p.root_entries} {entries}, {size_text(p.root_size)})"
     )

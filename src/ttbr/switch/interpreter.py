@@ -40,6 +40,7 @@ from ttbr.switch.sysregs import (
     TRANSLATION_REGISTERS,
 )
 from ttbr.switch.tlbi import tlbi_by_name
+from ttbr.switch.traps import EL0_TRAPS, ID_NAMES, READ_ONLY, TRAPS, el0_trap, lands, trap_of
 
 __all__ = ["run"]
 
@@ -140,7 +141,7 @@ class _Run(Processor):
         state = (
             self.hcr(),
             self.pan(),
-            bool(self.landing) and not _lands(instruction, self.landing),
+            bool(self.landing) and not lands(instruction, self.landing),
         )
         self.landing = ""
         mnemonic = instruction.mnemonic
@@ -166,7 +167,7 @@ class _Run(Processor):
             self.refuse_at_el0(instruction)
         hcr = self.hcr()
         if self.el < 2 and hcr & ~_UNTRAPPING:
-            for bit, name in _TRAPS.get(_trap_of(instruction), ()):
+            for bit, name in TRAPS.get(trap_of(instruction), ()):
                 if hcr >> bit & 1:
                     raise self.error(f"HCR_EL2.{name}=1 traps it, which is not modelled")
 
@@ -174,7 +175,7 @@ class _Run(Processor):
         """Refuse what SCTLR_EL1, or SCTLR_EL2 of a host, traps at EL0."""
         name = f"SCTLR_EL{self.call_level()}"
         control = self.system.get(name, 0)
-        row = _EL0_TRAPS.get(_el0_trap(instruction))
+        row = EL0_TRAPS.get(el0_trap(instruction))
         if row is not None and not (isinstance(control, int) and control >> row[0] & 1):
             raise self.error(f"{name}.{row[1]}=0 traps it at EL0, which is not modelled")
 
@@ -419,7 +420,7 @@ class _Run(Processor):
             self.set_pstate(operands[0], operands[1])
             return
         name = self.system_name(operands[0])
-        if name.startswith(_READ_ONLY) or name in _ID_NAMES:
+        if name.startswith(READ_ONLY) or name in ID_NAMES:
             raise self.error(f"{name} is read-only")
         value = self.operand(operands[1], 64)
         if name in TRANSLATION_REGISTERS:
@@ -508,85 +509,6 @@ class _Run(Processor):
         self.events.append(At(str(operands[0]), va))
         self.system["PAR_EL1"] = Unknown(f"the result of AT at {self.pc:#x}")
 
-
-def _lands(instruction: Instruction, branch: str) -> bool:
-    """Whether an indirect branch may lead to *instruction* in a guarded page (FEAT_BTI)."""
-    name = instruction.mnemonic
-    if name in ("paciasp", "pacibsp"):
-        return branch != "br"
-    if name != "bti":
-        return False
-    kinds = str(instruction.operands[0]).lower() if instruction.operands else ""
-    return {"blr": "c" in kinds, "br": "j" in kinds, "br x16": bool(kinds)}[branch]
-
-
-# HCR_EL2 bits by what they trap from EL1 and EL0 to EL2 (the register's page).
-_TRAPS: dict[str, tuple[tuple[int, str], ...]] = {
-    "msr": ((26, "TVM"),),
-    "mrs": ((30, "TRVM"),),
-    "mrs id": ((15, "TID0"), (16, "TID1"), (17, "TID2"), (18, "TID3")),
-    "tlbi NSH": ((25, "TTLB"),),
-    "tlbi ISH": ((25, "TTLB"), (54, "TTLBIS")),
-    "tlbi OSH": ((25, "TTLB"), (55, "TTLBOS")),
-    "dc sw": ((22, "TSW"),),
-    "dc poc": ((23, "TPCP"),),
-    "dc pou": ((24, "TPU"), (52, "TOCU")),
-    "dc zva": ((28, "TDZ"),),
-    "ic": ((24, "TPU"), (52, "TOCU")),
-    "ic is": ((24, "TPU"), (50, "TICAB")),
-    "at": ((44, "AT"),),
-    "smc": ((19, "TSC"),),
-    "hvc": ((29, "HCD"),),
-    "wfi": ((13, "TWI"),),
-    "wfe": ((14, "TWE"),),
-}
-_VM_REGISTERS = ("SCTLR", "TTBR0", "TTBR1", "TCR", "ESR", "FAR", "AFSR0", "AFSR1", "MAIR", "AMAIR")
-_VM_NAMES = frozenset(f"{stem}_EL1" for stem in (*_VM_REGISTERS, "CONTEXTIDR"))
-
-
-# SCTLR_ELx bits without which EL0 may not (the register's page).
-_EL0_TRAPS = {"uci": (26, "UCI"), "uct": (15, "UCT"), "dze": (14, "DZE"), "wfi": (16, "nTWI")}
-_EL0_TRAPS |= {"wfe": (18, "nTWE")}
-
-
-def _el0_trap(instruction: Instruction) -> str:
-    name, operands = instruction.mnemonic, [str(operand) for operand in instruction.operands]
-    if name == "dc":
-        return "dze" if operands[0] == "ZVA" else "uci"
-    if name == "mrs":
-        return "uct" if operands[1] == "CTR_EL0" else ""
-    return "uci" if name == "ic" else name
-
-
-def _trap_of(instruction: Instruction) -> str:
-    """The row of `_TRAPS` for *instruction*."""
-    name, operands = instruction.mnemonic, instruction.operands
-    if name in ("msr", "mrs"):
-        register = str(operands[0 if name == "msr" else 1])
-        if register in _VM_NAMES:
-            return name
-        identity = register.startswith(("ID_", "MVFR")) or register in _ID_NAMES
-        return "mrs id" if name == "mrs" and identity else ""
-    if name == "tlbi":
-        op = tlbi_by_name(str(operands[0]))
-        return f"tlbi {op.shareability}" if op is not None else ""
-    if name == "dc":
-        operation = str(operands[0])
-        groups = {
-            "ZVA": "dc zva",
-            "CVAU": "dc pou",
-            "ISW": "dc sw",
-            "CSW": "dc sw",
-            "CISW": "dc sw",
-        }
-        return groups.get(operation, "dc poc")
-    if name == "ic":
-        return "ic is" if str(operands[0]) == "IALLUIS" else "ic"
-    return name
-
-
-_READ_ONLY = ("ID_", "MVFR", "MIDR_", "MPIDR_EL1", "DCZID_", "CURRENTEL", "ISR_", "RNDR", "RVBAR")
-_ID_NAMES = ("CTR_EL0", "CCSIDR_EL1", "CLIDR_EL1", "CSSELR_EL1", "REVIDR_EL1", "AIDR_EL1")
 
 _PLAIN = frozenset((*HINTS, "hint", "bti", "sb", "ssbb", "pssbb", "clrex"))
 """No effect that the proof needs: a speculation barrier is no context synchronization event."""
