@@ -72,6 +72,7 @@ class Moves:
             *(self.switch, self.switch, self.asid_change),
             *(self.break_before_make, self.break_before_make, self.make, self.relink),
             *(self.t0sz, self.wxn, self.mair, self.epd, self.off, self.hypervisor),
+            self.service,
             *(self.contiguous, self.jump, self.load, self.cache, self.pan, self.maintain),
         )
 
@@ -274,6 +275,11 @@ class Moves:
         if self.chance(0.2):
             self.pieces.insert(self.random.randrange(entered, len(self.pieces)), ("at", 0, 0))
         self.add(("leave", 0, 0))
+
+    def service(self) -> None:
+        """A call of EL2 that is taken to have returned."""
+        if self.el == 1:
+            self.add(("service", 0, 0))
 
     def contiguous(self) -> None:
         """A group of contiguous entries is broken and made; each member wants its TLBI."""

@@ -12,7 +12,7 @@ from concrete_registers import REGIMES, Controls
 from concrete_walk import Leaf, start_of, walk
 from switch_tables import Trace
 from ttbr.switch.problem import A_CTRL, A_DSB, A_IC, Environment, Intent, Options, Problem
-from ttbr.switch.program import At, Event, Load, Msr, Store, Tlbi
+from ttbr.switch.program import At, Eret, Event, ExceptionEntry, Load, Msr, Store, Tlbi
 from ttbr.switch.tlbi import tlbi_by_name
 
 __all__ = ["random_problem"]
@@ -94,6 +94,8 @@ class _Maker(Moves):
                 t.br(a + (t.pc & 0x7FF))
             elif name == "load":
                 t.ldr(self.pointer)
+            elif name == "service" and t.el == 1:
+                t.step("hvc", ExceptionEntry(2, None), Eret(t.pc + 4, 1))
             elif name == "enter":
                 back = t.pc + 4
                 t.call(2, _VECTOR)
