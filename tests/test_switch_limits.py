@@ -26,7 +26,7 @@ data = {{ va = 0x4000_0000 }}
 moved = {{ va = 0x4000_0000, pa = 0xb000_0000 }}
 text = {{ va = 0x8020_2000, access = "rx", user = "rx" }}
 uart = {{ va = 0x8020_3000, access = "rwx", memory = "device-nGnRnE" }}
-hole = {{ va = 0x5000_0000 }}
+hole = {{ va = 0x8020_4000, access = "rx" }}
 [table.kernel]
 map = ["code", "data", "text", "uart"]
 {flags}
@@ -347,3 +347,10 @@ def test_a_granule_is_no_block_size() -> None:
     leaf = Leaf(None, 0, 4096, 0, 1 << 16, 0, 3, 12, 0xFF, 3, 7, 1 << 52 | 0x703, 0, 0x6000_0000)
     other = leaf._replace(size=1 << 16, shift=16, descriptor=0x703)
     assert [conflict(leaf, other, 0, bbm) for bbm in BBM_LEVELS] == ["CONFLICT"] * 4
+
+
+def test_a_fault_is_not_put_down_to_a_landing() -> None:
+    """An indirect branch to a hole: the walk faults, whatever stands there."""
+    found = prove(scenario("br x2\n.org hole\nnop\ndone: nop").problem)
+    assert found.kinds == ("FAULT",)
+    assert not any("BTI" in rule for rule in explain(found.findings[0]).rules)

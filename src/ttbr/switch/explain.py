@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ttbr.arch.regime import EL1, EL2, EL20
 from ttbr.errors import InvalidError
 from ttbr.switch.configs import Config
-from ttbr.switch.judge import Clash, Finding, Flat, Hit, Slice, Stale
+from ttbr.switch.judge import UNALIGNED, Clash, Finding, Flat, Hit, Slice, Stale
 from ttbr.switch.problem import Problem, regime_at
 from ttbr.switch.program import Dc, Dmb, Dsb, Event, Isb, Step, Store, Tlbi
 from ttbr.switch.prove import SAFE, Result, prove, prove_all
@@ -152,13 +152,13 @@ def _by_outcome(finding: Finding) -> tuple[str, ...]:
     """What the kind rests on; a fault may come before any walk."""
     outcome, access = finding.outcome, finding.access
     if finding.kind == "FAULT":
-        if access.landing:
-            return ("D8.4.7 FEAT_BTI: an indirect branch into a guarded page must land on BTI",)
+        if access.landing and isinstance(outcome, Hit):
+            return ("FEAT_BTI (GP=1): an indirect branch into a guarded page must land on BTI",)
         if isinstance(outcome, Flat | Hit):
             return ("B2.10 an access that is not aligned, or DC ZVA, faults on Device memory",)
-        if access.unaligned and isinstance(outcome, Stop) and outcome.location is None:
+        if isinstance(outcome, Stop) and outcome.reason == UNALIGNED:
             return ("D24 SCTLR_ELx.A=1: every unaligned access faults",)
-        if access.tagged:
+        if access.tagged and isinstance(outcome, Stop) and outcome.location is None:
             return ("D8.8 an address with a tag is out of range where TCR_ELx.TBI is 0",)
         if isinstance(outcome, Stop) and outcome.config.p is None:
             return ("D24 the register's page: this value is reserved, or out of range",)

@@ -38,6 +38,7 @@ __all__ = [
     "KINDS",
     "NO_FAULT",
     "PERM",
+    "UNALIGNED",
     "UNKNOWN_TLB",
     "WRONG_PA",
     "Clash",
@@ -52,6 +53,7 @@ __all__ = [
 FAULT, PERM, WRONG_PA, ATTR = "FAULT", "PERM", "WRONG-PA", "ATTR"
 NO_FAULT, JUNK_WALK, UNKNOWN_TLB, BBM = "NO-FAULT", "JUNK-WALK", "UNKNOWN-TLB", "BBM"
 
+UNALIGNED = "the address is not aligned, with SCTLR_ELx.A=1"
 _GP = 50  # guarded page (FEAT_BTI)
 
 KINDS: dict[str, str] = {
@@ -228,32 +230,33 @@ class Slice:
             borrowed = pool.get(point.number, set()) if pool else set()
             done = [number for number in point.completed if number in posts]
             idle = tlbi is None and not done and not borrowed
-            if before is not None and idle and self._quiet(before, point, reading):
-                self.worlds.append(now.entries)
-                self.alike.append(self.alike[-1])
-                if reading:
-                    self.touched[point.number] = reading
-                before = point
-                continue
-            before = point
-            if tlbi is not None:
-                kept = {e: o for e, o in now.entries.items() if not removes(tlbi, e)}
-                posts[tlbi.number] = tlbi, _World(kept)
-            for number in done:
-                tlbi, post = posts.pop(number)
-                for world in (now, *(world for _, world in posts.values())):
-                    clashing = () if tlbi.whole else self._clashing(world.entries)
-                    world.complete(tlbi, post.entries, clashing)
-            reading = frozenset()
-            if self.configs(point):
-                self._saturate(now, point, -1, borrowed)
-                for number, (_, world) in posts.items():
-                    self._saturate(world, point, number, borrowed)
-                reading = now.reading.union(*(world.reading for _, world in posts.values()))
-                if reading:
-                    self.touched[point.number] = reading
+            quiet = before is not None and idle and self._quiet(before, point, reading)
+            if not quiet:
+                if tlbi is not None:
+                    kept = {e: o for e, o in now.entries.items() if not removes(tlbi, e)}
+                    posts[tlbi.number] = tlbi, _World(kept)
+                for number in done:
+                    self._complete(now, posts, number)
+                reading = frozenset()
+                if self.configs(point):
+                    self._saturate(now, point, -1, borrowed)
+                    for number, (_, world) in posts.items():
+                        self._saturate(world, point, number, borrowed)
+                    reading = now.reading.union(*(world.reading for _, world in posts.values()))
+            if reading:
+                self.touched[point.number] = reading
             self.worlds.append(now.entries)
-            self.alike.append(point.number)
+            self.alike.append(self.alike[-1] if quiet else point.number)
+            before = point
+
+    def _complete(
+        self, now: _World, posts: dict[int, tuple[Invalidation, _World]], number: int
+    ) -> None:
+        """Take what TLBI *number* removes out of *now*, and out of what other TLBIs leave."""
+        tlbi, post = posts.pop(number)
+        for world in (now, *(world for _, world in posts.values())):
+            clashing = () if tlbi.whole else self._clashing(world.entries)
+            world.complete(tlbi, post.entries, clashing)
 
     def _quiet(self, before: Point, point: Point, reading: frozenset[int]) -> bool:
         """Whether no register or descriptor that this address depends on is other at *point* than
@@ -383,9 +386,7 @@ class Slice:
             return
         fields = point.registers[self.regime].fields
         if access.unaligned and 1 in fields["A"]:
-            yield Stop(
-                "fault", "the address is not aligned, with SCTLR_ELx.A=1", 0, configs[-1], None
-            )
+            yield Stop("fault", UNALIGNED, 0, configs[-1], None)
         cached = fields["C"]
         for outcome in self.outcomes(number, ordered):
             if 0 in cached and isinstance(outcome, Hit) and not access.fetch and access.typed:
