@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 GENERAL = (*(f"x{number}" for number in range(31)), "sp")
 
-__all__ = ["configure", "problem_from", "proof_of", "run", "scenario_from"]
+__all__ = ["add_subject", "configure", "problem_from", "proof_of", "run", "scenario_from"]
 
 
 def _add_captured(parser: "ArgumentParser") -> None:
@@ -86,8 +86,8 @@ def _add_captured(parser: "ArgumentParser") -> None:
     )
 
 
-def configure(parser: "ArgumentParser") -> None:
-    """The arguments of ``ttbr prove``."""
+def add_subject(parser: "ArgumentParser") -> None:
+    """What is proved or run: a scenario file, a strategy or a sequence, with its kernel."""
     from ttbr.cli.plan import add_kernel
 
     parser.add_argument(
@@ -97,6 +97,11 @@ def configure(parser: "ArgumentParser") -> None:
     parser.add_argument("--sequence", metavar="NAME", help="this EL1 sequence of Linux")
     parser.add_argument("--board", metavar="BOARD", help="for --strategy and --sequence")
     add_kernel(parser, required=False)
+
+
+def configure(parser: "ArgumentParser") -> None:
+    """The arguments of ``ttbr prove``."""
+    add_subject(parser)
     _add_captured(parser)
     parser.add_argument("--bbm", choices=("0", "1", "2", "2na"), help="FEAT_BBM level")
     parser.add_argument("--ets2", action="store_true", help="the CPU has FEAT_ETS2")

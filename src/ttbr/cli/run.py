@@ -15,15 +15,9 @@ if TYPE_CHECKING:
 
 def configure(parser: "ArgumentParser") -> None:
     """The arguments of ``ttbr run``."""
-    from ttbr.cli.plan import add_kernel
+    from ttbr.cli.prove import add_subject
 
-    parser.add_argument(
-        "scenario", metavar="SCENARIO.toml", nargs="?", help="a scenario file; - for stdin"
-    )
-    parser.add_argument("--strategy", metavar="NAME", help="the EL2 switch of this strategy")
-    parser.add_argument("--sequence", metavar="NAME", help="this EL1 sequence of Linux")
-    parser.add_argument("--board", metavar="BOARD", help="for --strategy and --sequence")
-    add_kernel(parser, required=False)
+    add_subject(parser)
     parser.add_argument(
         "--on",
         choices=("unicorn", "qemu", "walk"),

@@ -134,9 +134,8 @@ class Machine:
         self.foreign = {name: self._foreign(name) for name in self.regimes}
         self.writes = Writes(tables, self.options.line)
         self.pending: tuple[Pending, ...] = ()
-        # What `stick` has done last: for which values of the fields, up to which TLBI.
-        self._stuck: dict[str, Mapping[str, tuple[int, ...]]] = {}
-        self._newest = -1
+        # What `stick` has done of a regime: for which values of its fields, up to which TLBI.
+        self._stuck: dict[str, tuple[Mapping[str, tuple[int, ...]], int]] = {}
         self.number = 0
         self._clear()
 
@@ -309,11 +308,13 @@ class Machine:
         for regime, now in self.regimes.items():
             if now.walking == OUT or 1 not in now.fields["M"]:
                 continue
-            fresh = self._stuck.get(regime) is not now.fields
-            known = -1 if fresh else self._newest
-            if not fresh and all(p.tlbi.number <= known for p in self.pending[-1:]):
+            fields, known = self._stuck.get(regime, (None, -1))
+            newest = self.pending[-1].tlbi.number if self.pending else -1
+            if fields is not now.fields:
+                known = -1
+            elif newest <= known:
                 continue
-            self._stuck[regime] = now.fields
+            self._stuck[regime] = now.fields, newest
             row = ROWS[regime]
             names = {*(name for half in row.halves for name in half), "WXN", "MAIR"}
             names |= set(_CACHEABILITY) & now.fields.keys()
@@ -333,7 +334,6 @@ class Machine:
                 else p
                 for p in self.pending
             )
-        self._newest = max((p.tlbi.number for p in self.pending[-1:]), default=-1)
 
     # What the effects share.
 

@@ -195,10 +195,7 @@ class _Reader:
             self.source,
             _devices(memory),
         )
-        with within(self.source):
-            problem.check()
-            for regime in forest.regimes:
-                check_roots(problem, regime)
+        self.check(problem, forest)
         return Scenario(
             os.path.splitext(os.path.basename(self.source))[0],
             document.text("title"),
@@ -210,6 +207,12 @@ class _Reader:
             code,
             registers,
         )
+
+    def check(self, problem: Problem, forest: Forest) -> None:
+        with within(self.source):
+            problem.check()
+            for regime in forest.regimes:
+                check_roots(problem, regime)
 
     def name_places(self, forest: Forest, intents: tuple[Intent, ...]) -> None:
         """Add the symbols of tables, descriptors and places."""

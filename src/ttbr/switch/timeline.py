@@ -66,7 +66,6 @@ class Timeline:
     since: int = 0
     stored: frozenset[int] = frozenset()
     epan: bool = False
-    lingering: bool = False  # register values may outlive synchronization (without A-CTRL)
     _configs: dict[tuple[str, int, int, int], tuple[Config, ...]] = field(default_factory=dict)
 
     def configs(
@@ -75,7 +74,7 @@ class Timeline:
         """What the walks of one half may use at *point*; *number* picks a pending TLBI's world."""
         now = point.registers[regime]
         sticky = now.sticky
-        if number >= 0 and self.lingering:
+        if number >= 0 and A_CTRL not in self.problem.options.assumptions:
             pending = (p.sticky for p in point.pending if p.tlbi.number == number)
             sticky = next(pending, sticky)
         key = (regime, upper, id(now), id(sticky))  # the points keep both
@@ -124,8 +123,7 @@ def timeline(problem: Problem) -> Timeline:
     machine = Machine(problem, tables, intents)
     line = Timeline(problem, tables, configurations, intents, [], [])
     line.epan = features.pan3 and _epan(problem)
-    line.lingering = A_CTRL not in problem.options.assumptions
-    if line.lingering:
+    if A_CTRL not in problem.options.assumptions:
         machine.stick()
     line.points.append(machine.snapshot(-1, "start"))
     for number, step in enumerate(problem.steps):
